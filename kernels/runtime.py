@@ -1,0 +1,139 @@
+"""The one owner of ``ti.init``.
+
+Taichi's runtime is a process singleton: a second ``ti.init`` throws away
+everything compiled so far, the user's own kernels included. So Taichi is
+initialised here, at the first launch and never at import; a runtime that the
+user has initialised is used where its arch fits the tensor, and left alone
+where it does not.
+"""
+import atexit
+import contextlib
+import importlib.util
+import io
+import os
+import tempfile
+import threading
+from pathlib import Path
+
+import torch
+
+__all__ = ['reason', 'ensure', 'is_foreign']
+
+_lock = threading.RLock()
+_owned_program = None  # the program that we made, to tell it from a user's
+_owned_threads = 0
+_exit_registered = False
+
+
+def _import_taichi():
+    # Both are read when taichi is imported or initialised: the first stops a
+    # thread that phones home (and aborts two-process runs at exit), the
+    # second a banner.
+    os.environ.setdefault('TI_SKIP_VERSION_CHECK', 'ON')
+    os.environ.setdefault('ENABLE_TAICHI_HEADER_PRINT', '0')
+    import taichi
+    return taichi
+
+
+def _program():
+    """The program of the live Taichi runtime, or None."""
+    import sys
+    if 'taichi' not in sys.modules:
+        return None
+    from taichi.lang import impl
+    return impl.get_runtime().prog
+
+
+def is_foreign() -> bool:
+    """Whether someone else has initialised Taichi in this process."""
+    program = _program()
+    return program is not None and program is not _owned_program
+
+
+def _arch_name() -> str:
+    from taichi.lang import impl
+    ti = _import_taichi()
+    return ti._lib.core.arch_name(impl.current_cfg().arch)
+
+
+def reason(device: torch.device) -> str | None:
+    """Why tensors on ``device`` cannot be given to Taichi, or None.
+
+    Initialises nothing, and imports Taichi only if that was done already.
+    """
+    if importlib.util.find_spec('taichi') is None:
+        return 'Taichi is not installed (pip install taichi)'
+    if device.type not in ('cpu', 'cuda'):
+        return f'Taichi takes tensors on cpu or cuda, not on {device}'
+    if device.type == 'cuda' and device.index not in (None, 0):
+        return (f'Taichi uses the first visible GPU only, and the tensor is '
+                f'on {device}: give each process one GPU through '
+                'CUDA_VISIBLE_DEVICES')
+    if is_foreign():
+        arch = _arch_name()
+        fits = arch == 'cuda' if device.type == 'cuda' else arch != 'cuda'
+        if not fits:
+            return (f'Taichi was initialised by the caller for arch={arch}, '
+                    f'which does not fit a tensor on {device}: call ti.init '
+                    'with the fitting arch, or leave it to shiftwise_mm')
+    return None
+
+
+def _cache_folder() -> str:
+    """A folder for compiled kernels, one a rank: its lock may go stale."""
+    base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    folder = Path(base, 'shiftwise_mm', 'taichi',
+                  f'rank{os.environ.get("LOCAL_RANK", "0")}')
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a read-only home: recompile once a machine's life
+        folder = Path(tempfile.gettempdir(), f'shiftwise_mm-{os.getuid()}',
+                      folder.name)
+        folder.mkdir(parents=True, exist_ok=True)
+    return str(folder)
+
+
+def _close() -> None:
+    """Ends our runtime before the interpreter tears its threads down."""
+    if _owned_program is not None and _program() is _owned_program:
+        _import_taichi().reset()
+
+
+def ensure(device: torch.device) -> None:
+    """Makes Taichi ready for tensors on ``device``.
+
+    The CPU runtime has as many threads as torch; it is made anew when
+    ``torch.set_num_threads`` has changed that (kernels come back from
+    Taichi's cache). A runtime of the user's is never touched.
+
+    Raises:
+        RuntimeError: With :func:`reason` if Taichi cannot serve ``device``.
+    """
+    global _owned_program, _owned_threads, _exit_registered
+    with _lock:
+        why = reason(device)
+        if why is not None:
+            raise RuntimeError(why)
+        program = _program()
+        if program is not None:
+            if program is not _owned_program:
+                return
+            on_gpu = _arch_name() == 'cuda'
+            if on_gpu or (device.type == 'cpu'
+                          and _owned_threads == torch.get_num_threads()):
+                return
+        ti = _import_taichi()
+        # ti.init announces its arch on stdout, which belongs to the caller.
+        with contextlib.redirect_stdout(io.StringIO()):
+            ti.init(
+                arch=ti.cuda if device.type == 'cuda' else ti.cpu,
+                enable_fallback=False,
+                log_level=ti.ERROR,
+                cpu_max_num_threads=torch.get_num_threads(),
+                offline_cache=True,
+                offline_cache_file_path=_cache_folder())
+        _owned_program = _program()
+        _owned_threads = torch.get_num_threads()
+        if not _exit_registered:
+            atexit.register(_close)
+            _exit_registered = True

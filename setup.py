@@ -1,0 +1,65 @@
+"""Builds shiftwise_mm, its configs included.
+
+mmengine resolves ``_base_ = 'shiftwise_mm::...'`` from ``.mim/configs`` and
+``.mim/model-index.yml`` inside the installed package.
+"""
+import re
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+
+
+class BuildWithConfigs(build_py):
+    """``build_py`` that adds ``configs/`` and the model index."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        target = Path(self.build_lib, 'shiftwise_mm', '.mim')
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(
+            ROOT / 'configs', target / 'configs',
+            ignore=shutil.ignore_patterns('__pycache__'))
+        shutil.copy(ROOT / 'model-index.yml', target)
+
+
+def version() -> str:
+    text = (ROOT / 'shiftwise_mm' / 'version.py').read_text()
+    return re.search(r"__version__ = '(.+)'", text).group(1)
+
+
+setup(
+    name='shiftwise_mm',
+    version=version(),
+    description='Shift-wise large-kernel backbones for MMDetection and '
+    'MMSegmentation',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=[
+        *find_packages(include=['shiftwise_mm', 'shiftwise_mm.*']),
+        'shiftwise_mm.kernels',
+    ],
+    # A top-level package called `kernels` would be anyone's.
+    package_dir={'shiftwise_mm.kernels': 'kernels'},
+    python_requires='>=3.11,<3.12',  # as far as it is tested
+    install_requires=[
+        'torch>=2.6',  # safe loading of checkpoints by default
+        'mmengine>=0.10.7,<1',  # registry, runner, configs
+        'mmcv>=2.1,<2.2',  # mmdet and mmseg refuse 2.2
+        'numpy>=1.26',  # the published choice of ghost channels
+    ],
+    extras_require={
+        'taichi': ['taichi>=1.7.4,<1.8'],  # the shift kernels
+        'detection': ['mmdet>=3.3,<3.4'],
+        # ftfy and regex are imported by mmsegmentation, which lists neither.
+        'segmentation': ['mmsegmentation>=1.2.2,<1.3', 'ftfy', 'regex'],
+    },
+    cmdclass={'build_py': BuildWithConfigs},
+    zip_safe=False,
+)

@@ -1,0 +1,95 @@
+"""Normalisation and gating layers of the unirep block."""
+from __future__ import annotations
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = [
+    'LayerNorm2d', 'GRN', 'SEModule', 'NCHWtoNHWC', 'NHWCtoNCHW'
+]
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """Layer normalisation over the channels of ``(B, C, H, W)``.
+
+    Each position is normalised by the mean and variance of its ``C`` values,
+    then scaled and shifted by channel (ConvNeXt, arXiv 2201.03545).
+
+    Args:
+        num_channels (int): ``C``.
+        eps (float): Added to the variance. Defaults to 1e-6.
+    """
+
+    def __init__(self, num_channels: int, eps: float = 1e-6) -> None:
+        super().__init__(num_channels, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1)
+        x = F.layer_norm(x, self.normalized_shape, self.weight, self.bias,
+                         self.eps)
+        return x.permute(0, 3, 1, 2)
+
+
+class GRN(nn.Module):
+    r"""Global response normalisation of ``(B, H, W, C)``.
+
+    .. math::
+        g_c = \lVert x_{\cdot\cdot c} \rVert_2, \quad
+        y = x \left(1 + \gamma_c \frac{g_c}{\bar g + \epsilon}\right)
+        + \beta_c
+
+    Source: ConvNeXt V2 (arXiv 2301.00808), as UniRepLKNet writes it.
+
+    Args:
+        num_channels (int): ``C``.
+        eps (float): Added to the mean of the norms. Defaults to 1e-6.
+    """
+
+    def __init__(self, num_channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros(1, 1, 1, num_channels))
+        self.beta = nn.Parameter(torch.zeros(1, 1, 1, num_channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
+        scale = norm / (norm.mean(-1, keepdim=True) + self.eps)
+        return (self.gamma * scale + 1) * x + self.beta
+
+
+class SEModule(nn.Module):
+    """Squeeze and excitation of ``(B, C, H, W)`` (arXiv 1709.01507).
+
+    The channel means go through two 1x1 convolutions with a ReLU between and
+    a sigmoid behind; the result scales the channels.
+
+    Args:
+        num_channels (int): ``C``.
+        num_hidden (int): Channels between the two convolutions.
+    """
+
+    def __init__(self, num_channels: int, num_hidden: int) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(num_channels, num_hidden, 1)
+        self.up = nn.Conv2d(num_hidden, num_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = x.mean((2, 3), keepdim=True)
+        gate = self.up(F.relu(self.down(gate)))
+        return x * torch.sigmoid(gate)
+
+
+class NCHWtoNHWC(nn.Module):
+    """``(B, C, H, W)`` as ``(B, H, W, C)``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1)
+
+
+class NHWCtoNCHW(nn.Module):
+    """``(B, H, W, C)`` as ``(B, C, H, W)``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 3, 1, 2)

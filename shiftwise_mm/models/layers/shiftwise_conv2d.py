@@ -1,0 +1,275 @@
+"""The shift-wise convolution as a layer."""
+from __future__ import annotations
+
+import torch
+import torch.nn as nn
+from mmcv.cnn import build_norm_layer
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from shiftwise_mm.ops import ShiftSpec, shiftwise_conv
+from shiftwise_mm.ops.forms import FORM_NAMES
+from shiftwise_mm.ops.spec import check_int
+from shiftwise_mm.ops.strips import strip_conv, strip_weights
+from shiftwise_mm.registry import MODELS
+
+from .ghost import split_channels
+
+__all__ = ['ShiftWiseConv2d']
+
+
+def _single(name: str, value, allowed: tuple[int, ...]) -> int:
+    """One integer from an int or a square pair, which must be allowed."""
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value, )
+    if len(set(values)) != 1 or values[0] not in allowed:
+        raise ValueError(f'{name} must be {" or ".join(map(str, allowed))} '
+                         f'for ShiftWiseConv2d, got {value!r}')
+    return values[0]
+
+
+@MODELS.register_module()
+class ShiftWiseConv2d(BaseModule):
+    r"""Depthwise convolution with a large kernel made of small ones.
+
+    Of ``C`` channels ``n_rep`` take part and the others, the ghosts, pass
+    unchanged (:func:`split_channels`). ``num_paths`` depthwise convolutions
+    with ``k = ceil(M / N)`` kernels of ``N x N`` a channel are summed, their
+    outputs shifted to the places of an ``M x N`` and an ``N x M`` kernel and
+    added:
+
+    .. math::
+        y = \mathrm{BN}_H(out_H) + \mathrm{BN}_V(out_V) +
+            \mathrm{BN}_I(out_I) + x_{rep}
+
+    with the outputs of :func:`shiftwise_mm.ops.shiftwise_conv`. The result is
+    ``concat([y, x_ghost])``: **with ghosts the channel order changes**, as in
+    the published networks (ShiftwiseConv, arXiv 2401.12736).
+
+    It has the public attributes of ``nn.Conv2d``, so that it can stand where
+    a depthwise convolution stood: the size is kept, the stride is 1.
+
+    Args:
+        in_channels (int): ``C``.
+        out_channels (int, optional): Must be ``in_channels`` (the default).
+        kernel_size (int): The large kernel ``M``. Defaults to 51.
+        stride (int): Must be 1.
+        padding (int, optional): Must be ``kernel_size // 2`` (the default):
+            the size is kept.
+        dilation (int): Must be 1.
+        groups (int, optional): Must be ``in_channels`` (the default).
+        bias (bool): Whether to add a learned bias. Defaults to True.
+        small_kernel (int): ``N``, odd, at most ``kernel_size``. Defaults
+            to 3.
+        num_paths (int): Parallel small convolutions ``P``. Defaults to 1.
+        num_reps (int): Repetitions ``R`` with shift tables of their own.
+            Defaults to 1.
+        ghost_ratio (float): Share of the channels that pass unchanged, in
+            [0, 1). Defaults to 0.
+        norm_cfg (dict, optional): Norm layer behind each output; None for
+            none. Defaults to ``dict(type='BN')``.
+        form (str): How it is computed, a form of
+            :func:`shiftwise_mm.ops.shiftwise_conv`. Defaults to ``'auto'``.
+        deploy (bool): Build the deployed layer: two strip convolutions that
+            hold paths, norms, small kernel and identity. Defaults to False.
+
+    Shape:
+        ``(B, C, H, W)`` in, the same out; any floating dtype.
+
+    Raises:
+        TypeError: If a size is not an integer.
+        ValueError: If an argument is not allowed; the message names it.
+    """
+
+    transposed = False
+    output_padding = (0, 0)
+    padding_mode = 'zeros'
+
+    def __init__(self,
+                 in_channels: int,
+                 out_channels: int | None = None,
+                 kernel_size: int = 51,
+                 stride: int = 1,
+                 padding: int | None = None,
+                 dilation: int = 1,
+                 groups: int | None = None,
+                 bias: bool = True,
+                 *,
+                 small_kernel: int = 3,
+                 num_paths: int = 1,
+                 num_reps: int = 1,
+                 ghost_ratio: float = 0.,
+                 norm_cfg: dict | None = dict(type='BN'),
+                 form: str = 'auto',
+                 deploy: bool = False,
+                 init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        self.in_channels = check_int('in_channels', in_channels, 1)
+        for name, value in (('out_channels', out_channels), ('groups',
+                                                             groups)):
+            if value not in (None, in_channels):
+                raise ValueError(
+                    f'{name} must be in_channels={in_channels} for '
+                    f'ShiftWiseConv2d (it is depthwise), got {value!r}')
+        self.out_channels = self.groups = self.in_channels
+        if isinstance(kernel_size, (tuple, list)):
+            if len(set(kernel_size)) != 1:
+                raise ValueError('kernel_size must be one number or a square '
+                                 f'pair, got {kernel_size!r}')
+            kernel_size = kernel_size[0]
+        kernel_size = check_int('kernel_size', kernel_size, 1)
+        self.kernel_size = (kernel_size, kernel_size)
+        self.stride = (_single('stride', stride, (1, )), ) * 2
+        self.dilation = (_single('dilation', dilation, (1, )), ) * 2
+        same = kernel_size // 2
+        if padding not in (None, 'same'):
+            _single('padding', padding, (same, ))
+        self.padding = (same, same)
+        if form not in FORM_NAMES:
+            raise ValueError(f'form must be one of {FORM_NAMES}, got {form!r}')
+        self.small_kernel = small_kernel
+        self.num_paths = check_int('num_paths', num_paths, 1)
+        self.num_reps = num_reps
+        self.ghost_ratio = ghost_ratio
+        self.norm_cfg = norm_cfg
+        self.form = form
+        self.deploy = deploy
+
+        rep, ghost = split_channels(self.in_channels, ghost_ratio)
+        self.spec = ShiftSpec.from_seed(
+            channels=len(rep), large_kernel=kernel_size,
+            small_kernel=small_kernel, num_reps=num_reps)
+        # The function depends on these tables, so the checkpoint holds them.
+        self.register_buffer('rep_index', rep)
+        self.register_buffer('ghost_index', ghost)
+        self.register_buffer('shift_h', self.spec.perm_h.clone())
+        self.register_buffer('shift_v', self.spec.perm_v.clone())
+        self.register_buffer('shift_i', self.spec.identity_tap.clone())
+        self._build(bias)
+
+    _TABLES = ('rep_index', 'ghost_index', 'shift_h', 'shift_v', 'shift_i')
+
+    def _build(self, bias: bool) -> None:
+        c, n, length = (self.spec.channels, self.spec.small_kernel,
+                        self.spec.strip_length)
+        if self.deploy:
+            self.strip_h = nn.Conv2d(c, c, (n, length), groups=c)
+            self.strip_v = nn.Conv2d(c, c, (length, n), groups=c, bias=False)
+        else:
+            self.convs = nn.ModuleList(
+                nn.Conv2d(c, c * self.spec.num_taps, n, padding=n - 1,
+                          groups=c, bias=False)
+                for _ in range(self.num_paths))
+            for name in self.spec.outputs:
+                norm = (nn.Identity() if self.norm_cfg is None else
+                        build_norm_layer(self.norm_cfg, c)[1])
+                self.add_module(f'norm_{name}', norm)
+        if bias:
+            self.bias = nn.Parameter(torch.zeros(self.out_channels))
+        else:
+            self.register_parameter('bias', None)
+
+    def merged_weight(self) -> Tensor:
+        """The one small convolution that the paths add up to.
+
+        Nothing non-linear stands between the paths, so their sum is exact,
+        in training too: ``(n_rep*k, 1, N, N)``.
+        """
+        return sum(conv.weight for conv in self.convs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.ghost_index.numel():
+            rep = x.index_select(1, self.rep_index)
+            ghost = x.index_select(1, self.ghost_index)
+        else:
+            rep, ghost = x, None
+        if self.deploy:
+            out = strip_conv(rep, self.strip_h.weight, self.spec, 'h')
+            out = out + strip_conv(rep, self.strip_v.weight, self.spec, 'v')
+            out = out + self.strip_h.bias.view(-1, 1, 1)
+        else:
+            h, v, i = shiftwise_conv(rep, self.merged_weight(), self.spec,
+                                     form=self.form)
+            out = self.norm_h(h) + self.norm_v(v) + self.norm_i(i) + rep
+        if ghost is not None:
+            out = torch.cat([out, ghost], dim=1)
+        return out if self.bias is None else out + self.bias.view(-1, 1, 1)
+
+    @torch.no_grad()
+    def switch_to_deploy(self) -> None:
+        r"""Folds paths, norms, small kernel and identity into two strips.
+
+        With :math:`s = \gamma / \sqrt{\sigma^2 + \epsilon}` of each norm
+
+        .. math::
+            K_H = s_H\,strip_H + \mathrm{centre}(s_I\,strip_I + \delta), \quad
+            K_V = s_V\,strip_V, \quad
+            b = \sum_o (\beta_o - s_o \mu_o)
+
+        The function in eval mode stays the same up to rounding. A second
+        call does nothing.
+
+        Raises:
+            TypeError: If a norm has no running statistics to fold.
+        """
+        if self.deploy:
+            return
+        weight = self.merged_weight()
+        strips, shift = {}, torch.zeros_like(weight[:self.spec.channels, 0,
+                                                    0, 0])
+        for name in self.spec.outputs:
+            strip = strip_weights(weight, self.spec, name)
+            scale, offset = _affine(getattr(self, f'norm_{name}'), strip)
+            strips[name] = strip * scale.view(-1, 1, 1, 1)
+            shift += offset
+        n, first = self.spec.small_kernel, self.spec.large_kernel // 2
+        centre = strips['h'][..., first - n // 2:first + n // 2 + 1]
+        centre += strips['i']
+        centre[..., n // 2, n // 2] += 1
+        bias = self.bias
+        for name in ('convs', *(f'norm_{n}' for n in self.spec.outputs)):
+            delattr(self, name)
+        self.deploy = True
+        self._build(bias is not None)
+        self.to(weight.device, weight.dtype)
+        self.strip_h.weight.copy_(strips['h'])
+        self.strip_h.bias.copy_(shift)
+        self.strip_v.weight.copy_(strips['v'])
+        if bias is not None:
+            self.bias.copy_(bias)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        # Wrong tables would load without a word and compute another function.
+        for name in self._TABLES:
+            given = state_dict.get(prefix + name)
+            if given is not None and not torch.equal(
+                    given.cpu(), getattr(self, name).cpu()):
+                raise ValueError(
+                    f'{prefix}{name} of the checkpoint is not the table of '
+                    f'this model: in_channels={self.in_channels}, kernel_size='
+                    f'{self.kernel_size[0]}, small_kernel='
+                    f'{self.small_kernel}, num_reps={self.num_reps}, '
+                    f'ghost_ratio={self.ghost_ratio} must be those of the '
+                    'checkpoint')
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        return (f'{self.in_channels}, kernel_size={self.kernel_size[0]}, '
+                f'small_kernel={self.small_kernel}, '
+                f'num_paths={self.num_paths}, num_reps={self.num_reps}, '
+                f'ghost_ratio={self.ghost_ratio}, form={self.form!r}, '
+                f'deploy={self.deploy}')
+
+
+def _affine(norm: nn.Module, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and offset by channel of a norm in eval mode."""
+    channels = like.shape[0]
+    if isinstance(norm, nn.Identity):
+        return like.new_ones(channels), like.new_zeros(channels)
+    if getattr(norm, 'running_var', None) is None:
+        raise TypeError('switch_to_deploy folds norms with running statistics '
+                        f'(batch-norms), got {type(norm).__name__}')
+    scale = (norm.running_var + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    offset = -norm.running_mean * scale
+    return scale, offset if norm.bias is None else offset + norm.bias

@@ -1,0 +1,13 @@
+"""Registries of scope ``shiftwise_mm``, children of mmengine's.
+
+``type='shiftwise_mm.X'`` in any OpenMMLab config makes mmengine import this
+file, which must stay light: an ImportError here is only logged at debug
+level. What is registered is imported when first looked up.
+"""
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import Registry
+
+__all__ = ['MODELS']
+
+MODELS = Registry('model', parent=MMENGINE_MODELS, scope='shiftwise_mm',
+                  locations=['shiftwise_mm.models'])

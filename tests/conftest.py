@@ -1,0 +1,25 @@
+"""Fixtures of all tests."""
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def poison(monkeypatch):
+    """Fills every fresh allocation with NaN: a skipped element shows."""
+    new_empty, empty_like, empty = (torch.Tensor.new_empty, torch.empty_like,
+                                    torch.empty)
+
+    def poisoned(make):
+
+        def wrapper(*args, **kwargs):
+            tensor = make(*args, **kwargs)
+            return tensor.fill_(float('nan')) \
+                if tensor.is_floating_point() else tensor
+
+        return wrapper
+
+    monkeypatch.setattr(torch.Tensor, 'new_empty', poisoned(new_empty))
+    monkeypatch.setattr(torch, 'empty_like', poisoned(empty_like))
+    monkeypatch.setattr(torch, 'empty', poisoned(empty))

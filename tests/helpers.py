@@ -1,0 +1,51 @@
+"""What the tests share: tolerances, comparisons, reference material."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / 'shared'
+
+# One tolerance a dtype, the same everywhere: relative to the largest value.
+TOLERANCE = {
+    torch.float64: 1e-12,
+    torch.float32: 1e-5,
+    torch.float16: 2e-3,
+    torch.bfloat16: 2e-2,
+}
+
+
+def assert_near(actual: torch.Tensor, expected: torch.Tensor,
+                tolerance: float | None = None) -> None:
+    """Fails where the largest error exceeds the share of the largest value."""
+    assert actual.shape == expected.shape
+    if tolerance is None:
+        tolerance = TOLERANCE[actual.dtype]
+    assert torch.isfinite(actual).all()
+    error = (actual.double() - expected.double()).abs().max().item()
+    scale = expected.double().abs().max().item()
+    assert error <= tolerance * max(scale, 1e-30), (
+        f'error {error:.3g}, allowed {tolerance:g} of {scale:.3g}')
+
+
+def shared_path(*parts: str) -> Path:
+    """A file beside the project; the test is skipped where it is not."""
+    path = SHARED.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f'reference material is not there: {path}')
+    return path
+
+
+def randomise_norms(module: torch.nn.Module, seed: int = 0) -> None:
+    """Gives batch-norms statistics that a wrong folding cannot hide behind."""
+    generator = torch.Generator().manual_seed(seed)
+    for norm in module.modules():
+        if isinstance(norm, torch.nn.modules.batchnorm._BatchNorm):
+            for tensor, low, high in ((norm.running_mean, -1, 1),
+                                      (norm.running_var, .3, 2),
+                                      (norm.weight, .5, 1.5),
+                                      (norm.bias, -1, 1)):
+                tensor.data.uniform_(low, high, generator=generator)
