@@ -68,14 +68,18 @@ def _conv_along(x: Tensor, weight: Tensor, before: int, dim: int) -> Tensor:
     return out.narrow(dim, padding[dim - 2] - before, x.shape[dim])
 
 
+_ROWS = 64  # rows of the gradient in one matrix product
+
+
 def _correlate_along(x: Tensor, grad: Tensor, length: int, before: int,
                      width: int) -> Tensor:
     r"""Gradient of a tall kernel through matrix products.
 
-    For each column ``b`` of the kernel, ``P[c, h, u]``, the product of row
-    ``h`` of ``grad`` with row ``u`` of ``x`` summed over images and columns,
-    holds everything; entry ``a`` of the kernel is the sum of its diagonal
-    ``u - h = a - before``.
+    For each column of the kernel, ``P[c, h, u]``, the product of row ``h`` of
+    ``grad`` with row ``u`` of ``x`` summed over images and columns, holds
+    everything: entry ``a`` of the kernel is the sum of the diagonal
+    ``u - h = a - before``. Rows are taken in blocks, so that the cost stays
+    linear in the height.
 
     Args:
         x (Tensor): Input ``(B, C, H, W)``.
@@ -93,28 +97,40 @@ def _correlate_along(x: Tensor, grad: Tensor, length: int, before: int,
     columns = []
     for b in range(width):
         part = padded.narrow(3, b, x.shape[3])
-        part = part.permute(1, 0, 3, 2).reshape(channels, -1, height)
-        products = torch.bmm(rows, part)  # (C, h, u)
-        # Flipping h and reading with a row length shorter by one puts
-        # diagonal u - h = d into column d + H - 1.
-        skewed = F.pad(products.flip(1), (0, height)).flatten(1)
-        skewed = skewed[:, :height * (2 * height - 1)]
-        columns.append(
-            skewed.view(channels, height, 2 * height - 1).sum(1))
-    diagonals = torch.stack(columns, -1)  # (C, 2H-1, width)
-    # Wanted are d = -before .. length-1-before; beyond H-1 all is zero.
-    first = height - 1 - before
-    diagonals = F.pad(
-        diagonals,
-        (0, 0, max(-first, 0), max(first + length - 2 * height + 1, 0)))
-    return diagonals.narrow(1, max(first, 0), length).unsqueeze(1)
+        part = part.permute(1, 2, 0, 3).reshape(channels, height, -1)
+        column = x.new_zeros(channels, length)
+        for first in range(0, height, _ROWS):
+            block = rows[:, first:first + _ROWS]
+            start = max(first - before, 0)
+            stop = min(first + block.shape[1] + length - 1 - before, height)
+            if stop > start:
+                sums = _diagonal_sums(
+                    torch.bmm(block, part[:, start:stop].transpose(1, 2)))
+                # Diagonal d of the block belongs to entry d + shift.
+                shift = start - first + before - (block.shape[1] - 1)
+                low, high = max(shift, 0), min(shift + sums.shape[1], length)
+                column[:, low:high] += sums[:, low - shift:high - shift]
+        columns.append(column)
+    return torch.stack(columns, -1).unsqueeze(1)
+
+
+def _diagonal_sums(products: Tensor) -> Tensor:
+    """Sums of all diagonals, from the lowest: ``(C, T, U) -> (C, T+U-1)``."""
+    channels, t, u = products.shape
+    # Flipping the rows and reading them with a length shorter by one moves
+    # each diagonal into a column.
+    skewed = F.pad(products.flip(1), (0, t)).flatten(1)
+    return skewed[:, :t * (t + u - 1)].view(channels, t, t + u - 1).sum(1)
 
 
 class _TallConv(torch.autograd.Function):
-    """Depthwise convolution with a tall kernel and a fast gradient on CPU.
+    """Depthwise convolution with a tall kernel, its gradients for the CPU.
 
-    oneDNN's own weight gradient is 5 to 40 times slower than the matrix
-    products once the kernel is longer than the plane, or wider than 3.
+    The weight gradient of oneDNN (torch 2.13) is wrong for many heights once
+    a 3-wide kernel is about 48 rows long (51x3 at 64 rows: off by a quarter
+    of its largest value), and 5 to 40 times slower than matrix products in
+    the other cases. Its convolution is right and fast, so the data gradient
+    is one with the flipped kernel.
     """
 
     @staticmethod
@@ -134,13 +150,6 @@ class _TallConv(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             grad_weight = _correlate_along(x, grad, length, ctx.before, width)
         return grad_x, grad_weight, None
-
-
-def _tall_conv(x: Tensor, weight: Tensor, before: int) -> Tensor:
-    length, width = weight.shape[2:]
-    if width > 3 or length > x.shape[2]:
-        return _TallConv.apply(x, weight, before)
-    return _conv_along(x, weight, before, 2)
 
 
 def strip_conv(x: Tensor, weight: Tensor, spec: ShiftSpec,
@@ -163,9 +172,9 @@ def strip_conv(x: Tensor, weight: Tensor, spec: ShiftSpec,
     if x.device.type != 'cpu':
         return _conv_along(x, weight, before, 2 if name == 'v' else 3)
     if name == 'v':
-        return _tall_conv(x, weight, before)
+        return _TallConv.apply(x, weight, before)
     # oneDNN is many times faster with tall kernels than with wide ones,
     # which pays for the transposes.
-    return _tall_conv(
+    return _TallConv.apply(
         x.transpose(2, 3).contiguous(), weight.transpose(2, 3),
         before).transpose(2, 3)
