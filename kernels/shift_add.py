@@ -13,7 +13,7 @@ The outputs are the ones of :func:`shiftwise_mm.ops.shift_add`:
     out_I[c,h,w] &= \sum_r y[ck+q_r(c),\ h+e,\ w+e]
 """
 # No `from __future__ import annotations`: Taichi reads the annotations.
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ DTYPES = (torch.float32, torch.float64, torch.float16)
 MAX_ELEMENTS = 2**31 - 1  # Taichi indexes with 32 bits
 
 
-@lru_cache(maxsize=None)
+@cache
 def _types(dtype: torch.dtype):
     import taichi as ti
     data, accumulator = {
@@ -38,7 +38,7 @@ def _types(dtype: torch.dtype):
             ti.types.ndarray(dtype=ti.i32, ndim=1), data, accumulator)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _forward_kernel(dtype: torch.dtype, has_h: bool, has_v: bool,
                     has_i: bool):
     """Compiles the forward kernel for one dtype and set of outputs."""
@@ -92,7 +92,7 @@ def _forward_kernel(dtype: torch.dtype, has_h: bool, has_v: bool,
     return shift_add
 
 
-@lru_cache(maxsize=None)
+@cache
 def _backward_kernel(dtype: torch.dtype, has_h: bool, has_v: bool,
                      has_i: bool):
     """Compiles the gradient kernel for one dtype and set of outputs."""

@@ -1,6 +1,10 @@
 """The shift-wise operator: tables, forms, and their plain definition."""
-from .forms import (available_backends, available_forms, shift_add,
-                    shiftwise_conv)
+from .forms import (
+                    available_backends,
+                    available_forms,
+                    shift_add,
+                    shiftwise_conv,
+)
 from .spec import ShiftSpec
 
 __all__ = [

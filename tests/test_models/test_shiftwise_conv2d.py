@@ -6,6 +6,7 @@ import torch
 import torch.nn as nn
 from helpers import assert_near, randomise_norms
 from mmcv.cnn import ConvModule, build_conv_layer
+
 from shiftwise_mm.models import ShiftWiseConv2d
 from shiftwise_mm.ops import shift_add
 

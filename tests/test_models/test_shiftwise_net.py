@@ -9,6 +9,7 @@ import torch.nn as nn
 from helpers import assert_near, randomise_norms, shared_path
 from mmengine.runner import load_checkpoint
 from shiftwise_mm.kernels import shift_add as kernels
+
 from shiftwise_mm.models import ShiftWiseConv2d, ShiftWiseNet
 from shiftwise_mm.models.layers import LayerNorm2d
 

@@ -8,8 +8,14 @@ import pytest
 import torch
 from shiftwise_mm.kernels import runtime
 from shiftwise_mm.kernels import shift_add as kernels
-from shiftwise_mm.ops import (ShiftSpec, available_backends, available_forms,
-                              shift_add, shiftwise_conv)
+
+from shiftwise_mm.ops import (
+    ShiftSpec,
+    available_backends,
+    available_forms,
+    shift_add,
+    shiftwise_conv,
+)
 
 SPEC = ShiftSpec.from_seed(channels=2, large_kernel=13, small_kernel=3)
 Y = torch.zeros(1, 10, 6, 7)
@@ -188,7 +194,7 @@ def test_the_kernels_take_a_read_only_home(tmp_path):
     # Root may write anywhere: a file stands where the folder would be.
     blocker = tmp_path / 'cache'
     blocker.write_text('')
-    lines = run_python(f'''
+    lines = run_python('''
         import torch
         from shiftwise_mm.ops import ShiftSpec, shift_add
         spec = ShiftSpec.from_seed(channels=1, large_kernel=3, small_kernel=3)

@@ -6,6 +6,8 @@ import torch
 from helpers import assert_near
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shiftwise_mm.kernels import shift_add as kernels
+
 from shiftwise_mm.ops import ShiftSpec, shift_add, shiftwise_conv
 
 # (B, C, H, W, M, N, R): odd and non-square sizes, sizes below the shift, one
@@ -105,8 +107,7 @@ def test_reference_is_the_definition(case):
         assert_near(ours, expected)
 
 
-@pytest.mark.parametrize('dtype',
-                         [torch.float32, torch.float64, torch.float16], ids=str)
+@pytest.mark.parametrize('dtype', kernels.DTYPES, ids=str)
 @pytest.mark.parametrize('case', CASES, ids=case_ids)
 def test_taichi_equals_reference(case, dtype, poison):
     spec = make_spec(case)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import shared_path
+
 from shiftwise_mm.models.layers.ghost import split_channels
 from shiftwise_mm.ops import ShiftSpec
 

@@ -306,8 +306,7 @@ def _check_complete(module: ShiftWiseNet, state_dict: dict, prefix: str,
     ]
     other = [
         name for name, value in own.items()
-        if prefix + name in state_dict and state_dict[prefix +
-                                                      name].shape != value.shape
+        if state_dict.get(prefix + name, value).shape != value.shape
     ]
     if missing:
         raise ValueError(

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ['split_channels', 'GHOST_SEED']
+__all__ = ['split_channels', 'permute_channels', 'GHOST_SEED']
 
 GHOST_SEED = 123  # of the published code; checkpoints depend on it
 
@@ -45,3 +45,27 @@ def split_channels(channels: int, ghost_ratio: float,
     is_ghost = torch.zeros(channels, dtype=torch.bool)
     is_ghost[torch.from_numpy(ghost)] = True
     return ((~is_ghost).nonzero().flatten(), is_ghost.nonzero().flatten())
+
+
+class _Permute(torch.autograd.Function):
+    """A permutation of the channels; its gradient is the inverse one."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, order: Tensor) -> Tensor:
+        ctx.save_for_backward(order)
+        return x.index_select(1, order)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        order, = ctx.saved_tensors
+        return grad.index_select(1, order.argsort()), None
+
+
+def permute_channels(x: Tensor, order: Tensor) -> Tensor:
+    """``x[:, order]`` for a permutation ``order`` of the channels.
+
+    ``index_select`` alone would scatter its gradient, several times slower.
+    """
+    if torch.is_grad_enabled() and x.requires_grad:
+        return _Permute.apply(x, order)
+    return x.index_select(1, order)

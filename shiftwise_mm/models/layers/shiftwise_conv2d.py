@@ -13,7 +13,7 @@ from shiftwise_mm.ops.spec import check_int
 from shiftwise_mm.ops.strips import strip_conv, strip_weights
 from shiftwise_mm.registry import MODELS
 
-from .ghost import split_channels
+from .ghost import permute_channels, split_channels
 
 __all__ = ['ShiftWiseConv2d']
 
@@ -177,11 +177,11 @@ class ShiftWiseConv2d(BaseModule):
         return sum(conv.weight for conv in self.convs)
 
     def forward(self, x: Tensor) -> Tensor:
+        rep, ghost = x, None
         if self.ghost_index.numel():
-            rep = x.index_select(1, self.rep_index)
-            ghost = x.index_select(1, self.ghost_index)
-        else:
-            rep, ghost = x, None
+            order = torch.cat([self.rep_index, self.ghost_index])
+            rep, ghost = permute_channels(x, order).split(
+                [self.rep_index.numel(), self.ghost_index.numel()], dim=1)
         if self.deploy:
             out = strip_conv(rep, self.strip_h.weight, self.spec, 'h')
             out = out + strip_conv(rep, self.strip_v.weight, self.spec, 'v')

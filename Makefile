@@ -1,0 +1,58 @@
+# make setup / demo / test: `make help` lists all. Everything runs in .venv,
+# which tools/setup_env.py makes and keeps up to date.
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Any Python 3.8 or later can run the set-up; it looks for a 3.11 by itself.
+HOST_PYTHON := $(shell command -v python3 || command -v python3.11 || \
+	command -v '$(PYTHON)')
+# importlib mode keeps this folder off the import path: the tests see the
+# installed package, not its source.
+PYTEST := $(BIN)/pytest --import-mode=importlib
+
+# Given to tools/demo.py only when set: make demo DATA=path ITERS=100
+option = $(if $($(2)),$(1) '$($(2))')
+DEMO_OPTIONS = $(call option,--data,DATA) $(call option,--form,FORM) \
+	$(call option,--backbone,BACKBONE) $(call option,--work-dir,WORK_DIR) \
+	$(call option,--iters,ITERS) $(DEMO_ARGS)
+
+.PHONY: setup demo test test-all lint clean help
+.DEFAULT_GOAL := setup
+
+setup:
+ifeq ($(HOST_PYTHON),)
+	@echo 'setup: needs Python 3.11, but there is no python3 on PATH;' \
+	  'install it: apt-get install python3.11 python3.11-venv' \
+	  'python3.11-dev' >&2; exit 2
+else
+	@$(HOST_PYTHON) tools/setup_env.py
+endif
+
+demo: setup
+	@$(BIN)/python tools/demo.py $(DEMO_OPTIONS)
+
+test: lint
+	@$(PYTEST) -m 'not slow' $(PYTEST_ARGS)
+
+test-all: lint
+	@$(PYTEST) $(PYTEST_ARGS)
+
+lint: setup
+	@$(BIN)/ruff check --quiet .
+
+# Keeps results (work_dirs/) and the mmcv wheel in the user's cache.
+clean:
+	@rm -rf $(VENV) build dist *.egg-info shiftwise_mm/.mim
+	@rm -rf .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:
+	@echo 'make setup     make .venv with everything in it (the default)'
+	@echo 'make demo      train and test a small detector; options:'
+	@echo '               DATA= FORM= BACKBONE= WORK_DIR= ITERS= DEMO_ARGS='
+	@echo 'make test      lint, then the tests that are not slow; PYTEST_ARGS='
+	@echo 'make test-all  lint, then all tests; PYTEST_ARGS='
+	@echo 'make lint      ruff'
+	@echo 'make clean     remove .venv, build leftovers and caches'
+	@echo 'Variables of the set-up (PYTHON, TORCH_SPEC, FORCE_CUDA, ...):'
+	@echo '               python3 tools/setup_env.py --help'

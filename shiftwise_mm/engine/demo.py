@@ -1,0 +1,134 @@
+"""The demo: a small detector trained on a folder in the COCO format."""
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.hub import get_config
+from mmengine.runner import Runner
+
+from shiftwise_mm.datasets import CocoFolder
+from shiftwise_mm.engine.hooks import ComparisonPicturesHook
+from shiftwise_mm.ops import available_backends
+from shiftwise_mm.ops.forms import FORM_NAMES
+from shiftwise_mm.ops.spec import check_int
+
+__all__ = ['BACKBONES', 'demo_config', 'image_scale', 'run_demo']
+
+# Names of the demo's backbones and the configs behind them.
+BACKBONES = {
+    'shiftwise-nano':
+    'shiftwise_mm::demo/rtmdet_shiftwise-nano_demo_shapes.py',
+    'resnet18': 'shiftwise_mm::demo/rtmdet_resnet18_demo_shapes.py',
+}
+_LONG_SIDE = 480  # pixels; what a CPU trains on within minutes
+
+
+def image_scale(folder: CocoFolder) -> tuple[int, int]:
+    """Width and height in pixels at which the demo trains on a data set.
+
+    The median size of the training images, shrunk until its long side is at
+    most 480, rounded to multiples of 8.
+    """
+    width, height = folder.train.median_size
+    shrink = min(1., _LONG_SIDE / max(width, height))
+    return tuple(max(32, round(side * shrink / 8) * 8)
+                 for side in (width, height))
+
+
+def demo_config(folder: CocoFolder, *, work_dir: str,
+                backbone: str = 'shiftwise-nano', form: str = 'auto',
+                max_iters: int | None = None) -> Config:
+    """The demo's config for a data set.
+
+    Args:
+        folder (CocoFolder): A checked data set.
+        work_dir (str): Where logs, checkpoint and pictures go.
+        backbone (str): A name in :data:`BACKBONES`.
+        form (str): Form of the shift-wise convolution, see
+            :func:`shiftwise_mm.ops.shiftwise_conv`; must be ``'auto'`` for a
+            backbone that has none.
+        max_iters (int, optional): Training iterations instead of those of
+            the recipe.
+
+    Returns:
+        Config: For ``Runner.from_cfg``.
+
+    Raises:
+        ValueError: If a name is unknown, the form does not fit the backbone,
+            or ``form='shift'`` could not run through Taichi here.
+    """
+    if backbone not in BACKBONES:
+        raise ValueError(f'backbone must be one of {tuple(BACKBONES)}, got '
+                         f'{backbone!r}')
+    if form not in FORM_NAMES:
+        raise ValueError(f'form must be one of {FORM_NAMES}, got {form!r}')
+    cfg = get_config(BACKBONES[backbone])
+    cfg.work_dir = work_dir
+    _set_data(cfg, folder)
+    if max_iters is not None:
+        _set_iterations(cfg, check_int('max_iters', max_iters, 1))
+    if form != 'auto':
+        if 'ShiftWise' not in cfg.model.backbone.type:
+            raise ValueError(f'form must be auto for backbone {backbone!r}, '
+                             f'got {form!r}')
+        why = available_backends(torch.zeros(1))['taichi']
+        if form == 'shift' and why is not None:
+            raise ValueError(f"form='shift' trains through Taichi: {why}")
+        cfg.model.backbone.shift_form = form
+    return cfg
+
+
+def _set_data(cfg: Config, folder: CocoFolder) -> None:
+    scale = image_scale(folder)
+    cfg.model.bbox_head.num_classes = len(folder.classes)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader,
+                   cfg.test_dataloader):
+        loader.dataset.data_root = f'{folder.root.resolve()}/'
+        loader.dataset.metainfo = dict(classes=folder.classes)
+        for step in loader.dataset.pipeline:
+            if 'scale' in step:
+                step.scale = scale
+            if 'size' in step:
+                step.size = scale
+            if 'crop_size' in step:
+                step.crop_size = scale[::-1]
+    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+        evaluator.ann_file = str(folder.val.ann_file.resolve())
+
+
+def _set_iterations(cfg: Config, max_iters: int) -> None:
+    warm_up, decay = cfg.param_scheduler
+    warm_up.end = decay.begin = max(min(warm_up.end, max_iters // 4), 1)
+    decay.end = max_iters
+    decay.T_max = max(max_iters - decay.begin, 1)
+    cfg.train_cfg.max_iters = max_iters
+    cfg.train_cfg.val_interval = max(max_iters // 3, 1)
+    cfg.default_hooks.checkpoint.interval = max_iters
+
+
+def run_demo(cfg: Config) -> dict:
+    """Trains and evaluates by a config of :func:`demo_config`.
+
+    Returns:
+        dict: ``bbox_mAP`` and ``bbox_mAP_50`` of the last validation (COCO,
+        0..1), ``seconds`` of training and validation, and the paths
+        ``checkpoint`` (a file) and ``pictures`` (a folder).
+    """
+    start = time.time()
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    metrics = {
+        name: runner.message_hub.get_scalar(f'val/coco/{name}').current()
+        for name in ('bbox_mAP', 'bbox_mAP_50')
+    }
+    hook = next(h for h in runner.hooks
+                if isinstance(h, ComparisonPicturesHook))
+    work_dir = Path(runner.work_dir)
+    return dict(
+        **{name: round(float(value), 4) for name, value in metrics.items()},
+        seconds=round(time.time() - start, 1),
+        checkpoint=str(work_dir / f'iter_{runner.iter}.pth'),
+        pictures=str(work_dir / hook.out_dir))

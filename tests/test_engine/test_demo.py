@@ -1,0 +1,152 @@
+"""The demo as its user runs it, and the stock training tool of mmdet."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import mmdet
+import pytest
+from helpers import ROOT, shared_path
+
+from shiftwise_mm.datasets import make_shapes_dataset, read_coco_folder
+from shiftwise_mm.engine.demo import demo_config, image_scale
+from shiftwise_mm.engine.hooks import ComparisonPicturesHook
+
+CONFIG = ROOT / 'configs/demo/rtmdet_shiftwise-nano_demo_shapes.py'
+
+
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory):
+    """A small data set in the place where the config expects it."""
+    base = tmp_path_factory.mktemp('demo')
+    make_shapes_dataset(base / 'data/shapes', num_train=8, num_val=5,
+                        image_size=(128, 96))
+    return base / 'data/shapes'
+
+
+def run_demo_tool(*args, cwd):
+    return subprocess.run(
+        [sys.executable, str(ROOT / 'tools/demo.py'), *map(str, args)],
+        capture_output=True, text=True, cwd=cwd, timeout=600)
+
+
+@pytest.mark.parametrize('options', [
+    ('--form', 'auto'), ('--form', 'shift'), ('--backbone', 'resnet18')],
+    ids=' '.join)
+def test_the_tool_trains_and_reports(options, shapes, tmp_path):
+    done = run_demo_tool('--data', shapes, '--iters', 3, *options,
+                         cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    *_, last = done.stdout.splitlines()
+    assert last.startswith('demo: {')
+    result = json.loads(last.removeprefix('demo: '))
+    assert list(result) == ['bbox_mAP', 'bbox_mAP_50', 'seconds',
+                            'checkpoint', 'pictures']
+    assert 0 <= result['bbox_mAP'] <= result['bbox_mAP_50'] <= 1
+    assert (tmp_path / result['checkpoint']).is_file()
+    pictures = sorted((tmp_path / result['pictures']).iterdir())
+    assert len(pictures) == 5
+    # Truth and detections side by side.
+    assert cv2.imread(str(pictures[0])).shape == (96, 256, 3)
+    assert 'Iter(train)' in done.stdout + done.stderr  # live progress
+    assert 'eta' in done.stdout + done.stderr
+
+
+def test_the_shift_form_trains_through_taichi(shapes, tmp_path):
+    cfg = demo_config(read_coco_folder(shapes), work_dir=str(tmp_path),
+                      form='shift')
+    assert cfg.model.backbone.shift_form == 'shift'
+
+
+def test_the_config_follows_the_data(tmp_path):
+    folder = read_coco_folder(shared_path('data', 'bccd'))
+    assert image_scale(folder) == (480, 360)
+    cfg = demo_config(folder, work_dir=str(tmp_path), max_iters=30)
+    text = cfg.pretty_text
+    assert cfg.model.bbox_head.num_classes == 3
+    assert '320' not in text.replace('3200', '')  # no size is forgotten
+    for loader in (cfg.train_dataloader, cfg.val_dataloader,
+                   cfg.test_dataloader):
+        assert loader.dataset.metainfo.classes == folder.classes
+        assert Path(loader.dataset.data_root) == folder.root.resolve()
+    assert cfg.train_cfg.max_iters == 30
+    assert cfg.param_scheduler[1].end == 30
+
+
+def spoil_category(shapes):
+    file = shapes / 'annotations/train.json'
+    content = json.loads(file.read_text())
+    content['categories'].append(dict(id=99, name='unseen'))
+    file.write_text(json.dumps(content))
+    return 'unseen'
+
+
+def spoil_json(shapes):
+    (shapes / 'annotations/train.json').write_text('{"images": [')
+    return 'train.json'
+
+
+def empty_json(shapes):
+    (shapes / 'annotations/val.json').write_text('')
+    return 'val.json'
+
+
+def remove_image(shapes):
+    image = min((shapes / 'train').iterdir())
+    image.unlink()
+    return image.name
+
+
+@pytest.mark.parametrize('spoil', [spoil_category, spoil_json, empty_json,
+                                   remove_image])
+def test_bad_data_is_one_line_and_leaves_nothing(spoil, shapes, tmp_path):
+    folder = tmp_path / 'data'
+    shutil.copytree(shapes, folder)
+    word = spoil(folder)
+    cwd = tmp_path / 'cwd'
+    cwd.mkdir()
+    done = run_demo_tool('--data', folder, cwd=cwd)
+    assert done.returncode == 2
+    assert done.stderr.count('\n') == 1 and word in done.stderr
+    assert done.stderr.startswith('demo: ')
+    assert not list(cwd.iterdir())
+
+
+@pytest.mark.parametrize('args, words', [
+    (('--backbone', 'vgg'), ("'vgg'", 'resnet18')),
+    (('--form', 'fast'), ("'fast'", 'strip')),
+    (('--backbone', 'resnet18', '--form', 'shift'), ('form', 'resnet18')),
+    (('--iters', '0'), ('max_iters', '0')),
+])
+def test_bad_options_are_one_line(args, words, shapes, tmp_path):
+    done = run_demo_tool('--data', shapes, *args, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count('\n') == 1
+    assert all(word in done.stderr for word in words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_mmdets_own_tool_trains_our_config_unmodified(shapes, tmp_path):
+    tool = Path(mmdet.__file__).parent / '.mim/tools/train.py'
+    done = subprocess.run(
+        [sys.executable, str(tool), str(CONFIG), '--work-dir', str(tmp_path),
+         '--cfg-options', 'train_cfg.max_iters=2', 'train_cfg.val_interval=2',
+         'default_hooks.checkpoint.interval=2'],
+        capture_output=True, text=True, cwd=shapes.parents[1], timeout=600,
+        env={**os.environ, 'PYTHONPATH': ''})
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / 'iter_2.pth').is_file()
+    assert 'bbox_mAP' in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize('options, error, words', [
+    (dict(score_thr=2), ValueError, r'score_thr.*\[0, 1\].*2'),
+    (dict(max_images=-1), ValueError, 'max_images.*0.*-1'),
+    (dict(max_images=1.5), TypeError, r'max_images.*integer.*1\.5'),
+])
+def test_bad_arguments_of_the_pictures_hook(options, error, words):
+    with pytest.raises(error, match=words):
+        ComparisonPicturesHook(**options)

@@ -1,0 +1,141 @@
+"""The installed package, as mmdet, mmseg and pip see it."""
+import os
+import subprocess
+import sys
+import textwrap
+import zipfile
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+from mmengine.config import Config
+from mmengine.hub import get_config
+
+import shiftwise_mm
+
+CONFIGS = sorted(ROOT.glob('configs/**/*.py'))
+NAMES = [str(f.relative_to(ROOT / 'configs')) for f in CONFIGS]
+
+
+def run_python(code, cwd):
+    done = subprocess.run([sys.executable, '-c', textwrap.dedent(code)],
+                          capture_output=True, text=True, cwd=cwd,
+                          timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_tests_see_an_installed_package():
+    """A normal install: an editable one breaks `shiftwise_mm::` bases."""
+    package = Path(shiftwise_mm.__file__).parent
+    assert ROOT not in package.parents or '.venv' in package.parts
+    assert (package / '.mim' / 'model-index.yml').is_file()
+
+
+@pytest.mark.parametrize('library, register', [
+    ('mmdet', 'register_all_modules'), ('mmseg', 'register_all_modules')])
+def test_types_resolve_in_a_fresh_process(library, register, tmp_path):
+    """With nothing imported but the library itself."""
+    out = run_python(f'''
+        import sys
+        from {library}.registry import MODELS
+        from {library}.utils import {register}
+        {register}()
+        assert 'shiftwise_mm' not in sys.modules
+        net = MODELS.build(dict(type='shiftwise_mm.ShiftWiseNet', arch='nano'))
+        layer = MODELS.build(dict(type='shiftwise_mm.ShiftWiseConv2d',
+                                  in_channels=4))
+        print(type(net).__name__, type(layer).__name__)
+    ''', tmp_path)
+    assert out.split() == ['ShiftWiseNet', 'ShiftWiseConv2d']
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_config_is_installed_and_builds(name):
+    from mmdet.registry import MODELS
+    from mmdet.utils import register_all_modules
+    register_all_modules()
+    cfg = get_config(f'shiftwise_mm::{name}')
+    assert cfg.pretty_text == Config.fromfile(
+        ROOT / 'configs' / name).pretty_text
+    MODELS.build(cfg.model)
+
+
+def test_bases_resolve_outside_the_repository(tmp_path):
+    file = tmp_path / 'mine.py'
+    file.write_text(f"_base_ = 'shiftwise_mm::{NAMES[0]}'\nmax_iters = 7\n")
+    out = run_python(f'''
+        import shiftwise_mm
+        from mmengine.config import Config
+        print(Config.fromfile({str(file)!r}).max_iters)
+    ''', tmp_path)
+    assert out.strip() == '7'
+
+
+def types_of(node):
+    """All values of ``type`` in a config."""
+    if isinstance(node, dict):
+        if 'type' in node:
+            yield node['type']
+        for value in node.values():
+            yield from types_of(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            yield from types_of(value)
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=NAMES)
+def test_our_types_carry_the_prefix(path):
+    from shiftwise_mm.registry import HOOKS, MODELS
+    for registry in (HOOKS, MODELS):
+        registry.import_from_location()
+    ours = {*HOOKS.module_dict, *MODELS.module_dict}
+    assert 'ShiftWiseNet' in ours
+    cfg = Config.fromfile(path)
+    assert 'custom_imports' not in cfg
+    for name in types_of(cfg.to_dict()):
+        assert name not in ours, f'{name} needs the prefix shiftwise_mm.'
+
+
+def test_the_built_wheel_is_complete(tmp_path):
+    """Built from a copy, so that nothing of the repository is touched."""
+    source = tmp_path / 'source'
+    source.mkdir()
+    tracked = subprocess.run(
+        ['git', 'ls-files', '-co', '--exclude-standard'], cwd=ROOT,
+        capture_output=True, text=True, check=True).stdout.split('\n')
+    for name in filter(None, tracked):
+        if (ROOT / name).is_file():
+            target = source / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes((ROOT / name).read_bytes())
+    subprocess.run(
+        [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps',
+         '--no-build-isolation', '-w', str(tmp_path), str(source)],
+        check=True, env={**os.environ, 'PIP_DISABLE_PIP_VERSION_CHECK': '1'})
+    wheel, = tmp_path.glob('*.whl')
+    held = set(zipfile.ZipFile(wheel).namelist())
+    expected = {
+        *(f'shiftwise_mm/.mim/configs/{name}' for name in NAMES),
+        'shiftwise_mm/.mim/model-index.yml',
+        *(f'shiftwise_mm/{f.relative_to(ROOT)}'
+          for f in ROOT.glob('kernels/*.py')),
+        *(str(f.relative_to(ROOT)) for f in ROOT.glob('shiftwise_mm/**/*.py')),
+    }
+    assert expected <= held
+    assert not [n for n in held if n.startswith(('kernels/', 'tests/'))]
+    assert any(n.endswith('LICENSE') for n in held)
+    # It works from anywhere, before the installed package on the path.
+    unpacked = tmp_path / 'site'
+    zipfile.ZipFile(wheel).extractall(unpacked)
+    out = run_python(f'''
+        import sys
+        sys.path.insert(0, {str(unpacked)!r})
+        import torch, shiftwise_mm
+        from shiftwise_mm.models import ShiftWiseNet
+        assert shiftwise_mm.__file__.startswith({str(unpacked)!r})
+        outs = ShiftWiseNet('nano', shift_form='shift')(
+            torch.rand(1, 3, 64, 64))
+        print([tuple(o.shape) for o in outs][0])
+    ''', tmp_path)
+    assert out.strip() == '(1, 24, 16, 16)'

@@ -1,0 +1,72 @@
+"""Trains a small detector, evaluates it and writes pictures.
+
+On generated images of shapes, or with ``--data`` on a folder in the COCO
+format. The last line printed is ``demo: {json}``.
+"""
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument(
+        '--data',
+        help='folder with annotations/train.json, annotations/val.json, '
+        'train/ and val/; default: generated shapes')
+    parser.add_argument(
+        '--backbone', default='shiftwise-nano',
+        help='shiftwise-nano (default) or resnet18')
+    parser.add_argument(
+        '--form', default='auto',
+        help='form of the shift-wise convolution: auto (default), strip, or '
+        'shift (the Taichi kernels)')
+    parser.add_argument(
+        '--iters', type=int,
+        help='training iterations; default: those of the recipe')
+    parser.add_argument(
+        '--work-dir',
+        help='folder of the results; default: work_dirs/demo/...')
+    return parser.parse_args(argv)
+
+
+def main(argv=None) -> None:
+    args = parse_args(argv)
+    start = time.time()
+    from shiftwise_mm.datasets import make_shapes_dataset, read_coco_folder
+    from shiftwise_mm.engine.demo import demo_config, image_scale, run_demo
+    try:
+        if args.data is None:
+            print('demo: making images of shapes in data/shapes', flush=True)
+            make_shapes_dataset('data/shapes')
+        folder = read_coco_folder(args.data or 'data/shapes')
+        work_dir = args.work_dir or str(
+            Path('work_dirs', 'demo', '_'.join(
+                (folder.root.resolve().name, args.backbone, args.form))))
+        cfg = demo_config(folder, work_dir=work_dir, backbone=args.backbone,
+                          form=args.form, max_iters=args.iters)
+    except (ValueError, OSError) as error:
+        print(f'demo: {error}', file=sys.stderr)
+        sys.exit(2)
+    for warning in folder.warnings:
+        print(f'demo: {warning}', flush=True)
+    print(
+        f'demo: {folder.train.num_images} training and '
+        f'{folder.val.num_images} validation images, classes '
+        f'{", ".join(folder.classes)}, trained at '
+        f'{"x".join(map(str, image_scale(folder)))}', flush=True)
+    result = run_demo(cfg)
+    result['seconds'] = round(time.time() - start, 1)
+    print(f'demo: AP {result["bbox_mAP"]:.3f}, AP50 '
+          f'{result["bbox_mAP_50"]:.3f} on the validation images, '
+          f'{result["seconds"]:.0f} s in all')
+    print(f'demo: checkpoint {result["checkpoint"]}')
+    print(f'demo: pictures (ground truth left, detections right) '
+          f'{result["pictures"]}')
+    print(f'demo: {json.dumps(result)}', flush=True)
+
+
+if __name__ == '__main__':
+    main()
