@@ -1,0 +1,69 @@
+"""The picture of the operator, through its library and its tool."""
+import subprocess
+import sys
+
+import cv2
+import pytest
+from helpers import ROOT
+from matplotlib.patches import Rectangle
+from shiftwise_mm.ops import ShiftSpec
+from shiftwise_mm.visualization import plot_shifts
+
+SPEC = ShiftSpec.from_seed(channels=2, large_kernel=13, small_kernel=3,
+                           num_reps=2)
+
+
+def test_every_tap_is_drawn_where_it_is_shifted_to():
+    figure = plot_shifts(SPEC, channel=1, rep=1)
+    taps, plane = figure.axes
+    texts = [t.get_text() for t in taps.texts]
+    assert texts == [str(j) for j in range(SPEC.num_taps)]
+    centres = {}
+    for text in plane.texts:
+        centres.setdefault(int(text.get_text()), []).append(
+            tuple(map(round, text.get_position())))
+    for direction, axis in (('h', 0), ('v', 1)):
+        for tap in range(SPEC.num_taps):
+            offset = SPEC.tap_offsets(direction)[1, 1, tap].item()
+            # y[w - offset] is the small convolution around w - offset - 1
+            # of y's border, so its centre sits at -offset - e.
+            expected = -offset - SPEC.small_kernel // 2
+            place = (expected, 0) if axis == 0 else (0, expected)
+            assert place in centres[tap], (direction, tap)
+    frames = [p for p in plane.patches if isinstance(p, Rectangle)
+              and not p.get_fill()]
+    assert len(frames) == 1
+
+
+@pytest.mark.parametrize('options, words', [
+    (dict(channel=2), r'channel.*0\.\.1.*2'),
+    (dict(rep=-1), 'rep.*0.*-1'),
+])
+def test_bad_arguments_are_named(options, words):
+    with pytest.raises(ValueError, match=words):
+        plot_shifts(SPEC, **options)
+
+
+def run_tool(*args):
+    return subprocess.run(
+        [sys.executable, str(ROOT / 'tools/plot_shifts.py'),
+         *map(str, args)], capture_output=True, text=True, timeout=120)
+
+
+def test_the_tool_writes_a_picture(tmp_path):
+    done = run_tool(tmp_path / 'shifts.png', '--large-kernel', 51)
+    assert done.returncode == 0, done.stderr
+    assert cv2.imread(str(tmp_path / 'shifts.png')).shape[0] > 300
+    assert [f.name for f in tmp_path.iterdir()] == ['shifts.png']
+
+
+@pytest.mark.parametrize('args, words', [
+    (('shifts.png', '--small-kernel', 4), 'small_kernel'),
+    (('shifts.xyz', ), 'xyz'),
+    (('missing/shifts.png', ), 'missing'),
+])
+def test_the_tool_leaves_nothing_behind(args, words, tmp_path):
+    done = run_tool(tmp_path / args[0], *args[1:])
+    assert done.returncode == 2
+    assert done.stderr.count('\n') == 1 and words in done.stderr
+    assert not list(tmp_path.iterdir())
