@@ -6,6 +6,7 @@ import cv2
 import pytest
 from helpers import ROOT
 from matplotlib.patches import Rectangle
+
 from shiftwise_mm.ops import ShiftSpec
 from shiftwise_mm.visualization import plot_shifts
 

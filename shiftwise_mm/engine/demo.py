@@ -65,19 +65,27 @@ def demo_config(folder: CocoFolder, *, work_dir: str,
                          f'{backbone!r}')
     if form not in FORM_NAMES:
         raise ValueError(f'form must be one of {FORM_NAMES}, got {form!r}')
+    if form != 'auto' and not backbone.startswith('shiftwise'):
+        raise ValueError(f'form must be auto for backbone {backbone!r}, got '
+                         f'{form!r}')
+    if form == 'shift':
+        why = available_backends(torch.zeros(1))['taichi']
+        if why is not None:
+            raise ValueError(f"form='shift' trains through Taichi: {why}")
+    if max_iters is not None:
+        check_int('max_iters', max_iters, 1)
     cfg = get_config(BACKBONES[backbone])
     cfg.work_dir = work_dir
     _set_data(cfg, folder)
     if max_iters is not None:
-        _set_iterations(cfg, check_int('max_iters', max_iters, 1))
+        _set_iterations(cfg, max_iters)
     if form != 'auto':
-        if 'ShiftWise' not in cfg.model.backbone.type:
-            raise ValueError(f'form must be auto for backbone {backbone!r}, '
-                             f'got {form!r}')
-        why = available_backends(torch.zeros(1))['taichi']
-        if form == 'shift' and why is not None:
-            raise ValueError(f"form='shift' trains through Taichi: {why}")
         cfg.model.backbone.shift_form = form
+    # What the recipe derives its parts from has done its work, and would
+    # contradict the parts that were set here.
+    for name in ('data_root', 'classes', 'image_scale', 'max_iters',
+                 'train_pipeline', 'test_pipeline'):
+        cfg.pop(name)
     return cfg
 
 

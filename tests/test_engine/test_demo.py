@@ -27,10 +27,10 @@ def shapes(tmp_path_factory):
     return base / 'data/shapes'
 
 
-def run_demo_tool(*args, cwd):
+def run_demo_tool(*args, cwd, timeout=600):
     return subprocess.run(
         [sys.executable, str(ROOT / 'tools/demo.py'), *map(str, args)],
-        capture_output=True, text=True, cwd=cwd, timeout=600)
+        capture_output=True, text=True, cwd=cwd, timeout=timeout)
 
 
 @pytest.mark.parametrize('options', [
@@ -150,3 +150,12 @@ def test_mmdets_own_tool_trains_our_config_unmodified(shapes, tmp_path):
 def test_bad_arguments_of_the_pictures_hook(options, error, words):
     with pytest.raises(error, match=words):
         ComparisonPicturesHook(**options)
+
+
+@pytest.mark.slow
+def test_the_demo_reaches_its_figure(tmp_path):
+    """AP50 of at least 0.60 on the generated images, in the default recipe."""
+    done = run_demo_tool(cwd=tmp_path, timeout=3600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads(done.stdout.splitlines()[-1].removeprefix('demo: '))
+    assert result['bbox_mAP_50'] >= 0.60

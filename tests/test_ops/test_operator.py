@@ -329,11 +329,12 @@ def test_an_empty_batch_stays_empty():
         assert y.grad.shape == y.shape
 
 
-@settings(max_examples=25, deadline=None)
-@given(b=st.integers(1, 2), c=st.integers(1, 5), h=st.integers(1, 23),
-       w=st.integers(1, 23), n=st.sampled_from([1, 3, 5, 7]),
-       extra=st.integers(0, 30), r=st.integers(1, 4))
-def test_all_ways_agree(b, c, h, w, n, extra, r):
+sizes = dict(b=st.integers(1, 2), c=st.integers(1, 5), h=st.integers(1, 23),
+             w=st.integers(1, 23), n=st.sampled_from([1, 3, 5, 7]),
+             extra=st.integers(0, 30), r=st.integers(1, 4))
+
+
+def all_ways_agree(b, c, h, w, n, extra, r):
     case = (b, c, h, w, n + extra, n, r)
     spec = make_spec(case)
     inputs = [t.requires_grad_() for t in make_x_weight(case, torch.float64)]
@@ -344,3 +345,16 @@ def test_all_ways_agree(b, c, h, w, n, extra, r):
                     (*others, *gradients(others, seeds, inputs)),
                     strict=True):
         assert_near(a, b)
+
+
+@settings(max_examples=25, deadline=None)
+@given(**sizes)
+def test_all_ways_agree(**case):
+    all_ways_agree(**case)
+
+
+@pytest.mark.slow
+@settings(max_examples=1500, deadline=None)
+@given(**{**sizes, 'h': st.integers(1, 140), 'w': st.integers(1, 70)})
+def test_all_ways_agree_campaign(**case):
+    all_ways_agree(**case)
