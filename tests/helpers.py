@@ -1,6 +1,10 @@
 """What the tests share: tolerances, comparisons, reference material."""
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -51,3 +55,14 @@ def randomise_norms(module: torch.nn.Module, seed: int = 0) -> None:
                                       (norm.weight, .5, 1.5),
                                       (norm.bias, -1, 1)):
                 tensor.data.uniform_(low, high, generator=generator)
+
+
+def run_python(code: str, cwd: Path | None = None, **env: str) -> list[str]:
+    """Runs ``code`` in a fresh process; returns the lines that it printed."""
+    done = subprocess.run(
+        # -P: the package installed, not the folder of its source.
+        [sys.executable, '-P', '-c', textwrap.dedent(code)],
+        capture_output=True, text=True, cwd=cwd, timeout=300,
+        env={**os.environ, **env})
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()

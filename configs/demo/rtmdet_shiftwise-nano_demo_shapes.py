@@ -7,8 +7,8 @@ _base_ = 'mmdet::_base_/default_runtime.py'
 data_root = 'data/shapes/'
 classes = ('circle', 'square', 'triangle', 'star', 'ring')
 image_scale = (320, 240)
-max_iters = 900
-batch_size = 4
+max_iters = 920
+batch_size = 2
 learning_rate = 2e-3
 head_channels = 64
 
@@ -36,7 +36,7 @@ model = dict(
         num_classes=len(classes),
         in_channels=head_channels,
         feat_channels=head_channels,
-        stacked_convs=2,
+        stacked_convs=1,
         anchor_generator=dict(
             type='MlvlPointGenerator', offset=0, strides=[8, 16, 32]),
         bbox_coder=dict(type='DistancePointBBoxCoder'),
@@ -67,14 +67,8 @@ model = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(
-        type='RandomResize',
-        scale=image_scale,
-        ratio_range=(0.8, 1.2),
-        keep_ratio=True),
-    dict(type='RandomCrop', crop_size=image_scale[::-1]),
+    dict(type='Resize', scale=image_scale, keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='Pad', size=image_scale, pad_val=dict(img=(114, 114, 114))),
     dict(type='PackDetInputs')
 ]
 test_pipeline = [
@@ -120,26 +114,27 @@ test_evaluator = val_evaluator
 train_cfg = dict(
     type='IterBasedTrainLoop',
     max_iters=max_iters,
-    val_interval=max_iters // 3)
+    val_interval=max_iters // 2)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=learning_rate, weight_decay=0.05),
+    optimizer=dict(
+        type='AdamW', lr=learning_rate, weight_decay=0.05, fused=True),
     # The convolutions of the head are shared between its levels.
     paramwise_cfg=dict(
         norm_decay_mult=0, bias_decay_mult=0, bypass_duplicate=True),
     clip_grad=dict(max_norm=10.))
 param_scheduler = [
     dict(
-        type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+        type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(
         type='CosineAnnealingLR',
         eta_min_ratio=0.01,
         by_epoch=False,
-        begin=50,
+        begin=100,
         end=max_iters,
-        T_max=max_iters - 50)
+        T_max=max_iters - 100)
 ]
 
 log_processor = dict(by_epoch=False, window_size=20)
@@ -150,7 +145,7 @@ custom_hooks = [
     dict(
         type='EMAHook',
         ema_type='ExponentialMovingAverage',
-        momentum=0.02,
+        momentum=0.01,
         update_buffers=True),
     dict(type='shiftwise_mm.ComparisonPicturesHook')
 ]

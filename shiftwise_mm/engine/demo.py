@@ -97,12 +97,8 @@ def _set_data(cfg: Config, folder: CocoFolder) -> None:
         loader.dataset.data_root = f'{folder.root.resolve()}/'
         loader.dataset.metainfo = dict(classes=folder.classes)
         for step in loader.dataset.pipeline:
-            if 'scale' in step:
+            if step.type == 'Resize':
                 step.scale = scale
-            if 'size' in step:
-                step.size = scale
-            if 'crop_size' in step:
-                step.crop_size = scale[::-1]
     for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
         evaluator.ann_file = str(folder.val.ann_file.resolve())
 
@@ -113,7 +109,7 @@ def _set_iterations(cfg: Config, max_iters: int) -> None:
     decay.end = max_iters
     decay.T_max = max(max_iters - decay.begin, 1)
     cfg.train_cfg.max_iters = max_iters
-    cfg.train_cfg.val_interval = max(max_iters // 3, 1)
+    cfg.train_cfg.val_interval = max(max_iters // 2, 1)
     cfg.default_hooks.checkpoint.interval = max_iters
 
 

@@ -42,17 +42,20 @@ def _strip_form(x: Tensor, weight: Tensor, spec: ShiftSpec,
         for name in outputs)
 
 
-def _always(tensor: Tensor) -> None:
-    """Plain PyTorch takes every floating tensor."""
+def _torch_reason(tensor: Tensor) -> str | None:
+    """Why plain PyTorch cannot take the tensor, or None."""
+    if not tensor.is_floating_point():
+        return f'it takes floating tensors, not {tensor.dtype}'
+    return None
 
 
 _BACKENDS = (
     ('taichi', taichi_reason, shift_add_taichi),
-    ('reference', _always, shift_add_reference),
+    ('reference', _torch_reason, shift_add_reference),
 )
 _FORMS = (
-    ('strip', _always, _strip_form),
-    ('shift', _always, _shift_form),
+    ('strip', _torch_reason, _strip_form),
+    ('shift', _torch_reason, _shift_form),
 )
 FORM_NAMES = ('auto', *(name for name, _, _ in _FORMS))
 

@@ -134,12 +134,14 @@ class _TallConv(torch.autograd.Function):
     """
 
     @staticmethod
+    @torch.amp.custom_fwd(device_type='cpu')  # autocast in both directions
     def forward(ctx, x: Tensor, weight: Tensor, before: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.before = before
         return _conv_along(x, weight, before, 2)
 
     @staticmethod
+    @torch.amp.custom_bwd(device_type='cpu')
     def backward(ctx, grad: Tensor):
         x, weight = ctx.saved_tensors
         length, width = weight.shape[2:]

@@ -1,11 +1,7 @@
 """The tables of forms and backends: listing, choice by name, bad input."""
-import os
-import subprocess
-import sys
-import textwrap
-
 import pytest
 import torch
+from helpers import run_python
 from shiftwise_mm.kernels import runtime
 from shiftwise_mm.kernels import shift_add as kernels
 
@@ -26,6 +22,8 @@ WEIGHT = torch.zeros(10, 1, 3, 3)
 def test_listing_holds_every_name_and_reason():
     assert available_backends(Y) == dict(taichi=None, reference=None)
     assert available_forms(X) == dict(strip=None, shift=None)
+    for reasons in (available_backends(Y.int()), available_forms(X.int())):
+        assert all('int32' in reason for reason in reasons.values())
     listed = available_backends(Y.bfloat16())
     assert 'bfloat16' in listed['taichi']
     assert 'float16' in listed['taichi'] and listed['reference'] is None
@@ -111,15 +109,6 @@ def test_a_tiled_spec_has_no_identity_output():
     with pytest.raises(ValueError, match=r"outputs.*\('h', 'v'\).*'i'"):
         shift_add(Y, spec)
     assert len(shift_add(Y, spec, outputs=('h', 'v'))) == 2
-
-
-def run_python(code, **env):
-    """Runs ``code`` in a fresh process; returns what it printed."""
-    done = subprocess.run([sys.executable, '-c', textwrap.dedent(code)],
-                          capture_output=True, text=True,
-                          env={**os.environ, **env}, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip().splitlines()
 
 
 def test_nothing_happens_at_import():

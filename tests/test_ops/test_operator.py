@@ -224,6 +224,24 @@ def test_half_precision_forms(form, dtype, tolerance):
         assert_near(a, b, tolerance)
 
 
+@pytest.mark.parametrize('form', ['strip', 'shift'])
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
+def test_autocast(form, dtype):
+    case = (2, 3, 11, 17, 13, 3, 2)
+    spec = make_spec(case)
+    inputs = [t.requires_grad_() for t in make_x_weight(case)]
+    expected = shiftwise_conv(*inputs, spec)
+    with torch.autocast('cpu', dtype):
+        ours = shiftwise_conv(*inputs, spec, form=form)
+    assert all(o.dtype == dtype for o in ours)
+    seeds = cotangents_like(expected)
+    pairs = zip((*ours, *gradients(ours, [s.to(dtype) for s in seeds],
+                                   inputs)),
+                (*expected, *gradients(expected, seeds, inputs)), strict=True)
+    for a, b in pairs:
+        assert_near(a, b, 5e-2)
+
+
 def test_tiled_is_a_plain_large_kernel():
     """One repetition in order: a depthwise M x N convolution, zero-padded."""
     b, c, h, w, m, n = 2, 3, 20, 9, 13, 3

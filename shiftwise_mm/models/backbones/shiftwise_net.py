@@ -100,7 +100,7 @@ class ShiftWiseNet(BaseModule):
     """
 
     arch_settings = {
-        'nano': dict(embed_dims=(24, 48, 96, 192), depths=(2, 2, 4, 2)),
+        'nano': dict(embed_dims=(24, 48, 96, 192), depths=(1, 1, 3, 1)),
         'tiny': dict(embed_dims=(80, 160, 320, 640), depths=(3, 3, 18, 3)),
         'small': dict(embed_dims=(96, 192, 384, 768), depths=(3, 3, 27, 3)),
         'base': dict(embed_dims=(128, 256, 512, 1024), depths=(3, 3, 27, 3)),
