@@ -8,7 +8,8 @@ from helpers import ROOT
 LAYERS = [
     'shiftwise_mm.kernels', 'shiftwise_mm.ops', 'shiftwise_mm.registry',
     'shiftwise_mm.models.layers', 'shiftwise_mm.models.backbones',
-    'shiftwise_mm.models', 'shiftwise_mm.visualization',
+    'shiftwise_mm.models', 'shiftwise_mm.checkpoint',
+    'shiftwise_mm.visualization',
     'shiftwise_mm.datasets', 'shiftwise_mm.engine'
 ]
 FILES = sorted([*ROOT.glob('shiftwise_mm/**/*.py'),

@@ -7,7 +7,7 @@ _base_ = 'mmdet::_base_/default_runtime.py'
 data_root = 'data/shapes/'
 classes = ('circle', 'square', 'triangle', 'star', 'ring')
 image_scale = (320, 240)
-max_iters = 920
+max_iters = 1000
 batch_size = 2
 learning_rate = 2e-3
 head_channels = 64
@@ -137,6 +137,7 @@ param_scheduler = [
         T_max=max_iters - 100)
 ]
 
+randomness = dict(seed=0)
 log_processor = dict(by_epoch=False, window_size=20)
 default_hooks = dict(
     logger=dict(interval=20),

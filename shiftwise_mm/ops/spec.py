@@ -236,7 +236,10 @@ class ShiftSpec:
     def cached(self, key, make):
         """``make()``, kept under the hashable ``key`` as long as the spec."""
         if key not in self._cache:
-            self._cache[key] = make()
+            # Else what a first call in inference mode leaves here could
+            # never be trained through.
+            with torch.inference_mode(False):
+                self._cache[key] = make()
         return self._cache[key]
 
     def __eq__(self, other) -> bool:

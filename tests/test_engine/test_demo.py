@@ -129,17 +129,29 @@ def test_bad_options_are_one_line(args, words, shapes, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_mmdets_own_tool_trains_our_config_unmodified(shapes, tmp_path):
-    tool = Path(mmdet.__file__).parent / '.mim/tools/train.py'
+def run_mmdet_tool(name, *args, cwd, iters):
+    tool = Path(mmdet.__file__).parent / '.mim/tools' / name
     done = subprocess.run(
-        [sys.executable, str(tool), str(CONFIG), '--work-dir', str(tmp_path),
-         '--cfg-options', 'train_cfg.max_iters=2', 'train_cfg.val_interval=2',
-         'default_hooks.checkpoint.interval=2'],
-        capture_output=True, text=True, cwd=shapes.parents[1], timeout=600,
+        [sys.executable, str(tool), str(CONFIG), *map(str, args),
+         '--cfg-options', f'train_cfg.max_iters={iters}',
+         'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=2'],
+        capture_output=True, text=True, cwd=cwd, timeout=600,
         env={**os.environ, 'PYTHONPATH': ''})
     assert done.returncode == 0, done.stderr[-3000:]
-    assert (tmp_path / 'iter_2.pth').is_file()
-    assert 'bbox_mAP' in done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_mmdets_own_tools_take_our_config_unmodified(shapes, tmp_path):
+    """Training, resuming, and testing of the checkpoint."""
+    cwd, work = shapes.parents[1], ('--work-dir', tmp_path)
+    log = run_mmdet_tool('train.py', *work, cwd=cwd, iters=2)
+    assert 'bbox_mAP' in log
+    log = run_mmdet_tool('train.py', *work, '--resume', cwd=cwd, iters=4)
+    assert 'resumed epoch: 0, iter: 2' in log
+    assert (tmp_path / 'iter_4.pth').is_file()
+    log = run_mmdet_tool('test.py', tmp_path / 'iter_4.pth', *work, cwd=cwd,
+                         iters=4)
+    assert 'Load checkpoint from' in log and 'bbox_mAP' in log
 
 
 @pytest.mark.parametrize('options, error, words', [

@@ -337,6 +337,18 @@ def test_bit_identical_over_runs(form):
             assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize('form', ['strip', 'shift'])
+def test_training_after_inference_mode(form):
+    case = CASES[0]
+    spec = make_spec(case)
+    inputs = make_x_weight(case)
+    with torch.inference_mode():
+        shiftwise_conv(*inputs, spec, form=form)
+    inputs = [t.requires_grad_() for t in inputs]
+    sum(o.sum() for o in shiftwise_conv(*inputs, spec, form=form)).backward()
+    assert all(t.grad.any() for t in inputs)
+
+
 def test_an_empty_batch_stays_empty():
     spec = make_spec(CASES[0])
     y = make_y(CASES[0])[:0].requires_grad_()
