@@ -148,5 +148,5 @@ custom_hooks = [
         ema_type='ExponentialMovingAverage',
         momentum=0.01,
         update_buffers=True),
-    dict(type='shiftwise_mm.ComparisonPicturesHook')
+    dict(type='shiftwise_mm.ComparisonPicturesHook', score_thr=0.4)
 ]
