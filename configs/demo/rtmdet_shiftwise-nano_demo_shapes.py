@@ -5,9 +5,9 @@
 _base_ = 'mmdet::_base_/default_runtime.py'
 
 data_root = 'data/shapes/'
-classes = ('circle', 'square', 'triangle', 'star', 'ring')
+classes = ('circle', 'square', 'triangle', 'ring')
 image_scale = (320, 240)
-max_iters = 1000
+max_iters = 880
 batch_size = 2
 learning_rate = 2e-3
 head_channels = 64

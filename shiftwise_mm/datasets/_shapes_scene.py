@@ -8,17 +8,20 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-SHAPE_CLASSES = ('circle', 'square', 'triangle', 'star', 'ring')
+SHAPE_CLASSES = ('circle', 'square', 'triangle', 'ring')
 
 # Diameter of the circle around a shape, in pixels. The upper end shrinks with
 # small images so that a shape always fits into the picture.
-MIN_DIAMETER = 20.0
-MAX_DIAMETER = 110.0
+MIN_DIAMETER = 28.0
+MAX_DIAMETER = 84.0
 MAX_SHARE_OF_SIDE = 0.7
 
 # Every shape keeps at least this share of its full extent in sight; a new
 # shape that would leave less of itself or of an earlier one is not placed.
-MIN_VISIBLE = 0.5
+MIN_VISIBLE = 0.75
+
+# Shapes are turned by at most this many degrees.
+MAX_TURN = 15.0
 
 _SUPERSAMPLING = 4
 # cv2.fillPoly takes fixed-point coordinates with this many fractional bits.
@@ -46,7 +49,7 @@ class Scene:
 def draw_scene(
     rng: np.random.Generator, width: int, height: int, first_label: int
 ) -> Scene:
-    """Draw a textured background with one to eight shapes on it.
+    """Draw a textured background with one to sixteen shapes on it.
 
     Args:
         rng: the only source of randomness.
@@ -64,7 +67,7 @@ def draw_scene(
     # Pixels of each shape: in all, with those outside the image, and in sight.
     full = np.zeros(0, int)
     seen = np.zeros(0, int)
-    for attempt in range(int(rng.integers(2, 9))):
+    for attempt in range(int(rng.integers(8, 17))):
         label = first_label
         if attempt > 0:
             label = int(rng.integers(len(SHAPE_CLASSES)))
@@ -119,10 +122,10 @@ def _background(
         sharpness = float(rng.uniform(0.8, 3))
         field = 0.5 + 0.5 * np.tanh(sharpness * waves)
     field += 0.35 * _smooth_noise(rng, width, height, 45.0)
-    first = rng.uniform(35, 220, 3)
-    # The second colour stays near the first: a background has less contrast
-    # than most shapes have with it.
-    second = np.clip(first + rng.uniform(-55, 55, 3), 10, 245)
+    # Greyish, and the second colour stays near the first: a background has
+    # less contrast and less colour than the shapes on it.
+    first = rng.uniform(60, 170) + rng.uniform(-14, 14, 3)
+    second = first + rng.uniform(-35, 35) + rng.uniform(-12, 12, 3)
     grain = _smooth_noise(rng, width, height, rng.uniform(2.5, 6)) - 0.5
     grain *= np.float32(rng.uniform(4, 22))
     canvas = np.empty((height, width, 3), np.float32)
@@ -135,12 +138,12 @@ def _background(
 def _contours(rng: np.random.Generator, label: int) -> list[np.ndarray]:
     """Outlines (points, 2) of a shape inside the circle of radius 1."""
     name = SHAPE_CLASSES[label]
-    turn = rng.uniform(0, 2 * math.pi)
-    corners = {'square': 4, 'triangle': 3, 'star': 10}.get(name, 72)
+    # Upright: a square stands on its side, the others on their base.
+    upright = math.pi / 4 if name == 'square' else -math.pi / 2
+    turn = upright + math.radians(rng.uniform(-MAX_TURN, MAX_TURN))
+    corners = {'square': 4, 'triangle': 3}.get(name, 72)
     angles = turn + np.arange(corners) * (2 * math.pi / corners)
     outline = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    if name == 'star':
-        outline[1::2] *= rng.uniform(0.4, 0.5)
     if name == 'ring':
         return [outline, outline * rng.uniform(0.5, 0.68)]
     return [outline]
@@ -207,7 +210,7 @@ def _paint(
     # closest to the contrast drawn is taken.
     candidates = rng.uniform(10, 245, (24, 3))
     contrast = np.linalg.norm(candidates - below, axis=1)
-    wanted = rng.uniform(60, 190)
+    wanted = rng.uniform(110, 200)
     colour = candidates[np.argmin(np.abs(contrast - wanted))]
     rows, columns = coverage.shape
     ramp = _ramp(columns, rows, rng.uniform(0, 2 * math.pi))

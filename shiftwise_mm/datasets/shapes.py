@@ -9,10 +9,10 @@ Layout under the root::
     dataset.json                                   how it was made
 
 Boxes, areas and masks describe the **visible** part of a shape: what lies
-inside the image and is not covered by a shape drawn later. At least half of
-every shape is visible. Masks are compressed run lengths (RLE), since a ring
-has a hole and a covered shape may fall into pieces; box and area are computed
-from the mask, so that the three agree exactly.
+inside the image and is not covered by a shape drawn later. At least three
+quarters of every shape are visible. Masks are compressed run lengths (RLE),
+since a ring has a hole and a covered shape may fall into pieces; box and area
+are computed from the mask, so that the three agree exactly.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ def make_shapes_dataset(
     Args:
         root: folder to make. It may exist if it is empty or holds the same
             data set already; missing parents are made.
-        num_train: number of training images, at least 5, so that every class
+        num_train: number of training images, at least 4, so that every class
             occurs.
-        num_val: number of validation images, at least 5.
+        num_val: number of validation images, at least 4.
         image_size: (width, height) in pixels, each 64 to 4096.
         seed: any integer from 0 on.
 

@@ -130,8 +130,8 @@ def test_duplicate_id(copied, edit, error, part, expected):
 
 
 def test_duplicate_category_name(copied, edit, error):
-    edit('both', lambda data: data['categories'][2].update(name='star'))
-    assert "category name 'star' occurs more than once" in error(copied)
+    edit('both', lambda data: data['categories'][2].update(name='ring'))
+    assert "category name 'ring' occurs more than once" in error(copied)
 
 
 @pytest.mark.parametrize('key, value, part', [
@@ -147,7 +147,7 @@ def test_unknown_reference(copied, edit, error, key, value, part):
 
 
 def _rename(data):
-    data['categories'][3]['name'] = 'stern'
+    data['categories'][3]['name'] = 'kreis'
 
 
 def _reverse(data):
@@ -159,17 +159,17 @@ def _add(data):
 
 
 def _renumber(data):
-    data['categories'][4]['id'] = 7
+    data['categories'][3]['id'] = 7
     for annotation in data['annotations']:
-        if annotation['category_id'] == 5:
+        if annotation['category_id'] == 4:
             annotation['category_id'] = 7
 
 
 @pytest.mark.parametrize('change, expected', [
-    (_rename, "it has id 4 'stern' where id 4 'star' is expected"),
+    (_rename, "it has id 4 'kreis' where id 4 'ring' is expected"),
     (_reverse, 'it lists the same categories in another order'),
-    (_add, "it has 6 categories, not 5, odd is id 9 'cross'"),
-    (_renumber, "it has id 7 'ring' where id 5 'ring' is expected"),
+    (_add, "it has 5 categories, not 4, odd is id 9 'cross'"),
+    (_renumber, "it has id 7 'ring' where id 4 'ring' is expected"),
 ])
 def test_categories_differ(copied, edit, error, change, expected):
     edit('val', change)

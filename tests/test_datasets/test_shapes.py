@@ -61,7 +61,7 @@ def test_passes_the_folder_check(made):
 @pytest.mark.parametrize('split', ['train', 'val'])
 def test_box_area_and_mask_agree(made, split):
     coco = _load(made, split)
-    assert [c['id'] for c in coco['categories']] == [1, 2, 3, 4, 5]
+    assert [c['id'] for c in coco['categories']] == [1, 2, 3, 4]
     ids = [a['id'] for a in coco['annotations']]
     assert ids == list(range(1, len(ids) + 1))
     for annotation in coco['annotations']:
@@ -127,19 +127,17 @@ def test_shapes_are_what_they_are_called(larger):
     assert median['circle']['of circle'] > 0.93
     assert 0.57 < median['square']['of circle'] < 0.67
     assert 0.35 < median['triangle']['of circle'] < 0.45
-    assert 0.33 < median['star']['of circle'] < 0.47
     for label in ('circle', 'square', 'triangle'):
         assert median[label]['of hull'] > 0.95
-    assert median['star']['of hull'] < 0.75
     assert {label: m['holes'] for label, m in median.items()} == {
-        'circle': 0, 'square': 0, 'triangle': 0, 'star': 0, 'ring': 1,
+        'circle': 0, 'square': 0, 'triangle': 0, 'ring': 1,
     }
 
 
 @pytest.mark.parametrize('seed', range(10))
 def test_the_smallest_data_set_has_every_class(tmp_path, seed):
     make_shapes_dataset(
-        tmp_path / 's', num_train=5, num_val=5, image_size=(64, 64), seed=seed
+        tmp_path / 's', num_train=4, num_val=4, image_size=(64, 64), seed=seed
     )
     folder = read_coco_folder(tmp_path / 's')
     assert min(folder.train.boxes_per_class + folder.val.boxes_per_class) > 0
@@ -173,14 +171,14 @@ def test_pycocotools_reads_it(made):
 def test_sizes_are_spread_and_classes_balanced(larger):
     annotations = _load(larger, 'train')['annotations']
     longest = [max(a['bbox'][2:]) for a in annotations]
-    assert np.percentile(longest, 10) < 30
-    assert np.percentile(longest, 90) > 70
-    assert max(longest) <= 112
+    assert np.percentile(longest, 10) < 36
+    assert np.percentile(longest, 90) > 62
+    assert max(longest) <= 86
     counts = np.bincount([a['category_id'] for a in annotations])[1:]
     assert counts.min() > 0.6 * counts.mean()
     per_image = np.bincount([a['image_id'] for a in annotations])[1:]
     assert per_image.min() >= 1
-    assert per_image.max() <= 8
+    assert per_image.max() <= 16
     assert len(set(per_image)) > 4
 
 

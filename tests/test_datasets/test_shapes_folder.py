@@ -134,8 +134,8 @@ def test_a_file_is_refused(tmp_path, small):
 
 
 @pytest.mark.parametrize('name, value, error, message', [
-    ('num_train', 4, ValueError, 'num_train must be at least 5.* 4 was'),
-    ('num_val', -1, ValueError, 'num_val must be at least 5.* -1 was'),
+    ('num_train', 3, ValueError, 'num_train must be at least 4.* 3 was'),
+    ('num_val', -1, ValueError, 'num_val must be at least 4.* -1 was'),
     ('num_train', 6.0, TypeError, 'num_train must be an integer.* 6.0 was'),
     ('num_val', True, TypeError, 'num_val must be an integer.* True was'),
     ('seed', -2, ValueError, 'seed must be at least 0.* -2 was'),
