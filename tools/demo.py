@@ -10,6 +10,9 @@ import sys
 import time
 from pathlib import Path
 
+# Photographs take more iterations than the generated shapes.
+_LONGER = 1.25
+
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
@@ -50,7 +53,8 @@ def main(argv=None) -> None:
             Path('work_dirs', 'demo', '_'.join(
                 (folder.root.resolve().name, args.backbone, args.form))))
         cfg = demo_config(folder, work_dir=work_dir, backbone=args.backbone,
-                          form=args.form, max_iters=args.iters)
+                          form=args.form, max_iters=args.iters,
+                          longer=_LONGER if args.data else 1.)
     except (ValueError, OSError) as error:
         print(f'demo: {error}', file=sys.stderr)
         sys.exit(2)

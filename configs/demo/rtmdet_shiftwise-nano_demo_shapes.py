@@ -7,7 +7,8 @@ _base_ = 'mmdet::_base_/default_runtime.py'
 data_root = 'data/shapes/'
 classes = ('circle', 'square', 'triangle', 'ring')
 image_scale = (320, 240)
-max_iters = 880
+max_iters = 800
+warm_up = max_iters // 8
 batch_size = 2
 learning_rate = 2e-3
 head_channels = 64
@@ -127,14 +128,15 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=10.))
 param_scheduler = [
     dict(
-        type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
+        type='LinearLR', start_factor=0.01, by_epoch=False, begin=0,
+        end=warm_up),
     dict(
         type='CosineAnnealingLR',
         eta_min_ratio=0.01,
         by_epoch=False,
-        begin=100,
+        begin=warm_up,
         end=max_iters,
-        T_max=max_iters - 100)
+        T_max=max_iters - warm_up)
 ]
 
 randomness = dict(seed=0)

@@ -40,7 +40,8 @@ def image_scale(folder: CocoFolder) -> tuple[int, int]:
 
 def demo_config(folder: CocoFolder, *, work_dir: str,
                 backbone: str = 'shiftwise-nano', form: str = 'auto',
-                max_iters: int | None = None) -> Config:
+                max_iters: int | None = None,
+                longer: float = 1.) -> Config:
     """The demo's config for a data set.
 
     Args:
@@ -52,6 +53,8 @@ def demo_config(folder: CocoFolder, *, work_dir: str,
             backbone that has none.
         max_iters (int, optional): Training iterations instead of those of
             the recipe.
+        longer (float): Factor on the iterations of the recipe, which suit
+            the generated shapes. Defaults to 1.
 
     Returns:
         Config: For ``Runner.from_cfg``.
@@ -77,14 +80,15 @@ def demo_config(folder: CocoFolder, *, work_dir: str,
     cfg = get_config(BACKBONES[backbone])
     cfg.work_dir = work_dir
     _set_data(cfg, folder)
-    if max_iters is not None:
-        _set_iterations(cfg, max_iters)
+    if max_iters is None:
+        max_iters = round(cfg.train_cfg.max_iters * longer)
+    _set_iterations(cfg, max_iters)
     if form != 'auto':
         cfg.model.backbone.shift_form = form
     # What the recipe derives its parts from has done its work, and would
     # contradict the parts that were set here.
     for name in ('data_root', 'classes', 'image_scale', 'max_iters',
-                 'train_pipeline', 'test_pipeline'):
+                 'warm_up', 'train_pipeline', 'test_pipeline'):
         cfg.pop(name)
     return cfg
 
@@ -105,9 +109,9 @@ def _set_data(cfg: Config, folder: CocoFolder) -> None:
 
 def _set_iterations(cfg: Config, max_iters: int) -> None:
     warm_up, decay = cfg.param_scheduler
-    warm_up.end = decay.begin = max(min(warm_up.end, max_iters // 4), 1)
-    decay.end = max_iters
-    decay.T_max = max(max_iters - decay.begin, 1)
+    warm_up.end = decay.begin = max(max_iters // 8, 1)
+    decay.end = max(max_iters, decay.begin + 1)
+    decay.T_max = decay.end - decay.begin
     cfg.train_cfg.max_iters = max_iters
     cfg.train_cfg.val_interval = max(max_iters // 2, 1)
     cfg.default_hooks.checkpoint.interval = max_iters

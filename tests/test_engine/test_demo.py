@@ -74,6 +74,8 @@ def test_the_config_follows_the_data(tmp_path):
         assert Path(loader.dataset.data_root) == folder.root.resolve()
     assert cfg.train_cfg.max_iters == 30
     assert cfg.param_scheduler[1].end == 30
+    longer = demo_config(folder, work_dir=str(tmp_path), longer=1.25)
+    assert longer.train_cfg.max_iters == 1000
 
 
 def spoil_category(shapes):
