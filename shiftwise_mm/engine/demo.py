@@ -115,6 +115,8 @@ def _set_iterations(cfg: Config, max_iters: int) -> None:
     cfg.train_cfg.max_iters = max_iters
     cfg.train_cfg.val_interval = max(max_iters // 2, 1)
     cfg.default_hooks.checkpoint.interval = max_iters
+    logger = cfg.default_hooks.logger
+    logger.interval = min(logger.interval, max_iters)
 
 
 def run_demo(cfg: Config) -> dict:
