@@ -3,7 +3,7 @@
 _base_ = './rtmdet_shiftwise-nano_demo_shapes.py'
 
 max_iters = 310
-warm_up = max_iters // 8
+warm_up = min(100, max_iters // 8)
 
 model = dict(
     backbone=dict(

@@ -109,7 +109,7 @@ def _set_data(cfg: Config, folder: CocoFolder) -> None:
 
 def _set_iterations(cfg: Config, max_iters: int) -> None:
     warm_up, decay = cfg.param_scheduler
-    warm_up.end = decay.begin = max(max_iters // 8, 1)
+    warm_up.end = decay.begin = max(min(100, max_iters // 8), 1)
     decay.end = max(max_iters, decay.begin + 1)
     decay.T_max = decay.end - decay.begin
     cfg.train_cfg.max_iters = max_iters
