@@ -7,7 +7,12 @@ warm_up = min(100, max_iters // 8)
 
 model = dict(
     backbone=dict(
-        _delete_=True, type='ResNet', depth=18, out_indices=(1, 2, 3)),
+        _delete_=True,
+        type='ResNet',
+        depth=18,
+        out_indices=(1, 2, 3),
+        # mmdet's default suits pretrained weights only.
+        norm_eval=False),
     neck=dict(in_channels=[128, 256, 512]))
 
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters // 2)
