@@ -66,14 +66,17 @@ def main(argv=None) -> None:
         f'{", ".join(folder.classes)}, trained at '
         f'{"x".join(map(str, image_scale(folder)))}', flush=True)
     result = run_demo(cfg)
-    result['seconds'] = round(time.time() - start, 1)
+    seconds = round(time.time() - start, 1)
     print(f'demo: AP {result["bbox_mAP"]:.3f}, AP50 '
           f'{result["bbox_mAP_50"]:.3f} on the validation images, '
-          f'{result["seconds"]:.0f} s in all')
+          f'{seconds:.0f} s in all')
     print(f'demo: checkpoint {result["checkpoint"]}')
     print(f'demo: pictures (ground truth left, detections right) '
           f'{result["pictures"]}')
-    print(f'demo: {json.dumps(result)}', flush=True)
+    print('demo: ' + json.dumps({
+        **{name: result[name] for name in ('bbox_mAP', 'bbox_mAP_50')},
+        'seconds': seconds, 'checkpoint': result['checkpoint'],
+        'pictures': result['pictures']}), flush=True)
 
 
 if __name__ == '__main__':

@@ -1,7 +1,6 @@
 """The demo: a small detector trained on a folder in the COCO format."""
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import torch
@@ -124,10 +123,9 @@ def run_demo(cfg: Config) -> dict:
 
     Returns:
         dict: ``bbox_mAP`` and ``bbox_mAP_50`` of the last validation (COCO,
-        0..1), ``seconds`` of training and validation, and the paths
-        ``checkpoint`` (a file) and ``pictures`` (a folder).
+        0..1), and the paths ``checkpoint`` (a file) and ``pictures`` (a
+        folder).
     """
-    start = time.time()
     runner = Runner.from_cfg(cfg)
     runner.train()
     metrics = {
@@ -139,6 +137,5 @@ def run_demo(cfg: Config) -> dict:
     work_dir = Path(runner.work_dir)
     return dict(
         **{name: round(float(value), 4) for name, value in metrics.items()},
-        seconds=round(time.time() - start, 1),
         checkpoint=str(work_dir / f'iter_{runner.iter}.pth'),
         pictures=str(work_dir / hook.out_dir))
