@@ -10,7 +10,7 @@ LAYERS = [
     'shiftwise_mm.models.layers', 'shiftwise_mm.models.backbones',
     'shiftwise_mm.models', 'shiftwise_mm.checkpoint',
     'shiftwise_mm.visualization',
-    'shiftwise_mm.datasets', 'shiftwise_mm.engine'
+    'shiftwise_mm.datasets', 'shiftwise_mm.analysis', 'shiftwise_mm.engine'
 ]
 FILES = sorted([*ROOT.glob('shiftwise_mm/**/*.py'),
                 *ROOT.glob('kernels/*.py')])
