@@ -71,8 +71,6 @@ def test_a_kernel_is_five_hops_from_a_config():
     config = ROOT / 'configs/demo/rtmdet_shiftwise-nano_demo_shapes.py'
     assert "type='shiftwise_mm.ShiftWiseNet'" in config.read_text()
     chain = [('shiftwise_mm/models/backbones/shiftwise_net.py',
-              'shiftwise_mm.models.layers.blocks.UniRepBlock'),
-             ('shiftwise_mm/models/layers/blocks.py',
               'shiftwise_mm.models.layers.shiftwise_conv2d.ShiftWiseConv2d'),
              ('shiftwise_mm/models/layers/shiftwise_conv2d.py',
               'shiftwise_mm.ops.shiftwise_conv'),

@@ -49,7 +49,7 @@ def from_golden(file, **options):
     tables = {
         name: value
         for name, value in net.state_dict().items()
-        if name.rsplit('.')[-1] in ShiftWiseConv2d._TABLES
+        if name.rsplit('.')[-1] in ShiftWiseConv2d.TABLES
     }
     net.load_state_dict({**weights, **tables}, strict=True)
     return net, golden
@@ -106,7 +106,7 @@ def test_shift_launches_one_kernel_a_layer_and_direction(monkeypatch):
     ('large', (3, 3, 27, 3), (192, 384, 768, 1536)),
 ])
 def test_published_archs(name, depths, dims):
-    settings = ShiftWiseNet.arch_settings[name]
+    settings = ShiftWiseNet.arch_settings['unirep'][name]
     assert settings == dict(embed_dims=dims, depths=depths)
 
 
