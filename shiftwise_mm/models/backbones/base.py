@@ -164,7 +164,8 @@ class HierarchicalBackbone(BaseModule):
         for i in range(1, num_stages):
             self.downsample_layers.append(
                 make_down(*self.embed_dims[i - 1:i + 1], self.strides[i]))
-        rates = torch.linspace(0, drop_path_rate, sum(self.depths)).tolist()
+        rates = torch.linspace(0, drop_path_rate, sum(self.depths),
+                               device='cpu').tolist()
         self.stages = nn.ModuleList(
             nn.Sequential(*(make_block(i, j, rates.pop(0))
                             for j in range(depth)))

@@ -41,7 +41,8 @@ def split_channels(channels: int, ghost_ratio: float,
     if not 0 <= ghost_ratio < 1:
         raise ValueError(f'ghost_ratio must be in [0, 1), got {ghost_ratio}')
     if ghost_ratio == 0:
-        return torch.arange(channels), torch.empty(0, dtype=torch.int64)
+        return (torch.arange(channels, device='cpu'),
+                torch.empty(0, dtype=torch.int64, device='cpu'))
     if style == 'unirep':
         num_rep = int(channels * (1 - ghost_ratio)) // 2 * 2
     else:
@@ -52,7 +53,7 @@ def split_channels(channels: int, ghost_ratio: float,
                          'least 2')
     ghost = np.random.RandomState(GHOST_SEED).choice(
         channels, channels - num_rep, replace=False)
-    is_ghost = torch.zeros(channels, dtype=torch.bool)
+    is_ghost = torch.zeros(channels, dtype=torch.bool, device='cpu')
     is_ghost[torch.from_numpy(ghost)] = True
     return ((~is_ghost).nonzero().flatten(), is_ghost.nonzero().flatten())
 
