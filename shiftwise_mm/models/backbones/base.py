@@ -10,6 +10,7 @@ from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from shiftwise_mm.checkpoint.load_hook import prepare_state_dict
 from shiftwise_mm.models.layers.norm import LayerNorm2d
 from shiftwise_mm.ops.spec import check_int
 
@@ -175,7 +176,7 @@ class HierarchicalBackbone(BaseModule):
                 self.add_module(f'norm{i}', LayerNorm2d(self.embed_dims[i]))
         self.apply(_init_layer)
         self._freeze()
-        self.register_load_state_dict_pre_hook(_check_complete)
+        self.register_load_state_dict_pre_hook(prepare_state_dict)
 
     def _read_strides(self, strides) -> tuple[int, ...]:
         strides = per_stage('strides', strides, len(self.depths), 1)
@@ -296,40 +297,3 @@ def _init_layer(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def _check_complete(module: HierarchicalBackbone, state_dict: dict,
-                    prefix: str, *args) -> None:
-    """Refuses weights that leave a part of the backbone untouched.
-
-    torch tells a pre-hook ``strict=True`` whatever the caller said, and
-    mmengine only logs missing keys and other shapes, so it is checked here.
-
-    Raises:
-        ValueError: Naming the first missing key or other shape.
-    """
-    if not module.strict_load:
-        return
-    own = module.state_dict()
-    optional = tuple(f'norm{i}.' for i in module.out_indices)
-    missing = [
-        name for name in own
-        if prefix + name not in state_dict and not name.startswith(optional)
-    ]
-    other = [
-        name for name, value in own.items()
-        if state_dict.get(prefix + name, value).shape != value.shape
-    ]
-    if missing:
-        raise ValueError(
-            f'{len(missing)} of {len(own)} tensors of {type(module).__name__} '
-            f'are missing under {prefix!r}, the first is {missing[0]!r}: the '
-            'checkpoint is of another model (strict_load=False loads what '
-            'there is)')
-    if other:
-        given = tuple(state_dict[prefix + other[0]].shape)
-        raise ValueError(
-            f'{len(other)} tensors of the checkpoint have another shape, the '
-            f'first is {prefix + other[0]!r} with {given}, the model has '
-            f'{tuple(own[other[0]].shape)}: the options of the backbone must '
-            'be those of the checkpoint')
