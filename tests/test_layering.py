@@ -9,9 +9,10 @@ LAYERS = [
     'shiftwise_mm.kernels', 'shiftwise_mm.ops', 'shiftwise_mm.registry',
     'shiftwise_mm.checkpoint',
     'shiftwise_mm.models.layers', 'shiftwise_mm.models.backbones',
-    'shiftwise_mm.models',
-    'shiftwise_mm.visualization',
-    'shiftwise_mm.datasets', 'shiftwise_mm.engine'
+    'shiftwise_mm.models.heads', 'shiftwise_mm.models.classifiers',
+    'shiftwise_mm.models', 'shiftwise_mm.visualization',
+    'shiftwise_mm.datasets',
+    'shiftwise_mm.evaluation', 'shiftwise_mm.engine'
 ]
 FILES = sorted([*ROOT.glob('shiftwise_mm/**/*.py'),
                 *ROOT.glob('kernels/*.py')])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn as nn
-from helpers import assert_near, randomise_norms, shared_path
+from helpers import assert_near, randomise_norms
 from mmengine.runner import load_checkpoint
 from shiftwise_mm.kernels import shift_add as kernels
 
@@ -22,63 +22,6 @@ def make(arch=MINI, **options):
     net = ShiftWiseNet(arch, **{**dict(layer_scale_init_value=.5), **options})
     randomise_norms(net)
     return net
-
-
-def published_to_native(name):
-    """Names of the published code as ours; the rest is the same."""
-    for old, new in (('LoRAs.', 'convs.'), ('bn_lora1', 'norm_h'),
-                     ('bn_lora2', 'norm_v'), ('bn_small', 'norm_i')):
-        name = name.replace(old, new)
-    return name
-
-
-def from_golden(file, **options):
-    golden = torch.load(shared_path('golden', file))
-    config = golden['config']
-    *kernel_sizes, small_kernel = config['kernel_size']
-    net = ShiftWiseNet(
-        dict(embed_dims=config['dims'], depths=config['depths']),
-        kernel_sizes=kernel_sizes, small_kernel=small_kernel,
-        ghost_ratio=config['ghost_ratio'], num_paths=config['N_path'],
-        num_reps=config['N_rep'], norm_out=False, **options).eval()
-    weights = {
-        published_to_native(name): value
-        for name, value in golden['state_dict'].items()
-        if not name.startswith(('norm.', 'head.'))
-    }
-    tables = {
-        name: value
-        for name, value in net.state_dict().items()
-        if name.rsplit('.')[-1] in ShiftWiseConv2d.TABLES
-    }
-    net.load_state_dict({**weights, **tables}, strict=True)
-    return net, golden
-
-
-@pytest.mark.parametrize('form', ['strip', 'shift'])
-@pytest.mark.parametrize('file', ['sw_v2.pth', 'sw_v2_n5_path1_rep1.pth'])
-def test_published_stages(file, form):
-    net, golden = from_golden(file, shift_form=form)
-    for ours, expected in zip(net(golden['input']), golden['stages'],
-                              strict=True):
-        assert_near(ours, expected, 1e-5)
-    net.switch_to_deploy()
-    for ours, expected in zip(net(golden['input']), golden['stages'],
-                              strict=True):
-        assert_near(ours, expected, 1e-5)
-
-
-@pytest.mark.parametrize('form', ['strip', 'shift'])
-def test_published_gradients(form):
-    net, golden = from_golden('sw_v2.pth', shift_form=form)
-    x = golden['input'].clone().requires_grad_()
-    torch.autograd.backward(net(x), golden['cotangents'])
-    ours = {'input': x, **dict(net.named_parameters())}
-    compared = 0
-    for name, expected in golden['grads'].items():
-        assert_near(ours[published_to_native(name)].grad, expected, 1e-4)
-        compared += 1
-    assert compared == len(golden['grads']) >= 30
 
 
 def test_shift_launches_one_kernel_a_layer_and_direction(monkeypatch):
@@ -286,7 +229,6 @@ def test_checkpoints_of_mmengine_load(tmp_path):
     (lambda s: {}, 'missing'),
     (lambda s: {**s, 'stages.0.0.gamma': torch.ones(3)},
      r"another shape.*stages.0.0.gamma.*\(3,\)"),
-    (lambda s: {f'module.{k}': v for k, v in s.items()}, 'missing'),
 ])
 def test_a_partial_load_is_refused(spoil, words):
     state = spoil(make().state_dict())
