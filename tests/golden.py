@@ -1,38 +1,60 @@
-"""Models of the reference files, built with their published weights."""
+"""Models of the reference files, loaded from their published weights."""
 from __future__ import annotations
 
 import torch
 from helpers import shared_path
 
-from shiftwise_mm.models import ShiftWiseConv2d, ShiftWiseNet
+from shiftwise_mm.models import (
+    ImageClassifier,
+    ShiftWiseNet,
+    SLaK,
+    UniRepLKNet,
+)
+
+FILES = ('sw_v2.pth', 'sw_v2_n5_path1_rep1.pth', 'sw_v1.pth',
+         'sw_v1_ghost0_path1_rep1.pth', 'slak.pth', 'slak_shared_gated.pth',
+         'unireplknet.pth')
 
 
-def published_to_native(name):
-    """Names of the published code as ours; the rest is the same."""
-    for old, new in (('LoRAs.', 'convs.'), ('bn_lora1', 'norm_h'),
-                     ('bn_lora2', 'norm_v'), ('bn_small', 'norm_i')):
-        name = name.replace(old, new)
-    return name
+def read_golden(file):
+    """A reference file."""
+    return torch.load(shared_path('golden', file))
+
+
+def backbone_cfg(file, config, **options):
+    """Our config of a published model, by the arguments of its own."""
+    arch = dict(embed_dims=config['dims'], depths=config['depths'])
+    if file.startswith('unireplknet'):
+        arch['kernel_sizes'] = config['kernel_sizes']
+        return dict(type=UniRepLKNet, arch=arch, norm_out=False, **options)
+    *kernel_sizes, small_kernel = config['kernel_size']
+    common = dict(arch=arch, kernel_sizes=kernel_sizes, norm_out=False,
+                  small_kernel=small_kernel, **options)
+    if file.startswith('slak'):
+        form = 'shared_gated' if 'gated' in file else 'large'
+        return {
+            **dict(type=SLaK, form=form,
+                   width_factor=config.get('width_factor', 1.)), **common
+        }
+    return dict(
+        type=ShiftWiseNet, style='slak' if 'v1' in file else 'unirep',
+        ghost_ratio=config['ghost_ratio'], num_paths=config['N_path'],
+        num_reps=config['N_rep'], **common)
 
 
 def from_golden(file, **options):
-    golden = torch.load(shared_path('golden', file))
-    config = golden['config']
-    *kernel_sizes, small_kernel = config['kernel_size']
-    net = ShiftWiseNet(
-        dict(embed_dims=config['dims'], depths=config['depths']),
-        kernel_sizes=kernel_sizes, small_kernel=small_kernel,
-        ghost_ratio=config['ghost_ratio'], num_paths=config['N_path'],
-        num_reps=config['N_rep'], norm_out=False, **options).eval()
-    weights = {
-        published_to_native(name): value
-        for name, value in golden['state_dict'].items()
-        if not name.startswith(('norm.', 'head.'))
-    }
-    tables = {
-        name: value
-        for name, value in net.state_dict().items()
-        if name.rsplit('.')[-1] in ShiftWiseConv2d._TABLES
-    }
-    net.load_state_dict({**weights, **tables}, strict=True)
+    """The backbone of a reference file with its weights, and the file."""
+    golden = read_golden(file)
+    cfg = backbone_cfg(file, golden['config'], **options)
+    net = cfg.pop('type')(**cfg).eval()
+    net.load_state_dict(golden['state_dict'])
     return net, golden
+
+
+def classifier_of(file, config, **options):
+    """An ImageClassifier that a reference file fits."""
+    cfg = backbone_cfg(file, config, out_indices=(3, ), **options)
+    width = int(config['dims'][-1] * config.get('width_factor', 1.))
+    return ImageClassifier(cfg, dict(
+        type='shiftwise_mm.ShiftWiseClsHead', in_channels=width,
+        num_classes=config['num_classes'])).eval()
