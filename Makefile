@@ -14,7 +14,7 @@ PYTEST := $(BIN)/pytest --import-mode=importlib
 option = $(if $($(2)),$(1) '$($(2))')
 DEMO_OPTIONS = $(call option,--data,DATA) $(call option,--form,FORM) \
 	$(call option,--backbone,BACKBONE) $(call option,--work-dir,WORK_DIR) \
-	$(call option,--iters,ITERS) $(DEMO_ARGS)
+	$(call option,--iters,ITERS) $(if $(RESUME),--resume) $(DEMO_ARGS)
 
 .PHONY: setup demo test test-all lint clean help
 .DEFAULT_GOAL := setup
@@ -49,7 +49,7 @@ clean:
 help:
 	@echo 'make setup     make .venv with everything in it (the default)'
 	@echo 'make demo      train and test a small detector; options:'
-	@echo '               DATA= FORM= BACKBONE= WORK_DIR= ITERS= DEMO_ARGS='
+	@echo '               DATA= FORM= BACKBONE= WORK_DIR= ITERS= RESUME=1'
 	@echo 'make test      lint, then the tests that are not slow; PYTEST_ARGS='
 	@echo 'make test-all  lint, then all tests; PYTEST_ARGS='
 	@echo 'make lint      ruff'

@@ -7,8 +7,10 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / 'shared'
@@ -57,12 +59,61 @@ def randomise_norms(module: torch.nn.Module, seed: int = 0) -> None:
                 tensor.data.uniform_(low, high, generator=generator)
 
 
-def run_python(code: str, cwd: Path | None = None, **env: str) -> list[str]:
-    """Runs ``code`` in a fresh process; returns the lines that it printed."""
+def make_image_folder(root: Path, classes: dict[str, int],
+                      seed: int = 0) -> list[tuple[Path, int]]:
+    """Noisy images of odd sizes, each class with a tint of its own.
+
+    Args:
+        root: Where a folder a class is made.
+        classes: Names, and how many images each gets.
+
+    Returns:
+        Path and label of each image, labels by the order of the names.
+    """
+    rng, made = np.random.default_rng(seed), []
+    for label, name in enumerate(sorted(classes)):
+        (root / name).mkdir(parents=True)
+        tint = rng.integers(0, 256, 3)
+        for i in range(classes[name]):
+            height, width = rng.integers(180, 400, 2)
+            grid = rng.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3))
+            pixels = (grid + tint) / 2
+            path = root / name / f'{i}.jpg'
+            Image.fromarray(pixels.astype(np.uint8)).resize(
+                (int(width), int(height)), Image.Resampling.BICUBIC).save(path)
+            made.append((path, label))
+    return made
+
+
+def published_preprocessing(path: Path, size: int = 256,
+                            crop: int = 224) -> torch.Tensor:
+    """ImageNet's evaluation as published, by Pillow alone: (3, 224, 224)."""
+    image = Image.open(path).convert('RGB')
+    width, height = image.size
+    if width <= height:
+        shape = size, int(size * height / width)
+    else:
+        shape = int(size * width / height), size
+    image = image.resize(shape, Image.Resampling.BICUBIC)
+    left, top = (int(round((side - crop) / 2.)) for side in shape)
+    image = image.crop((left, top, left + crop, top + crop))
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+    mean = torch.tensor([.485, .456, .406]).view(3, 1, 1)
+    std = torch.tensor([.229, .224, .225]).view(3, 1, 1)
+    return (pixels - mean) / std
+
+
+def run_python(code: str, cwd: Path | None = None, stderr: bool = False,
+               **env: str) -> list[str]:
+    """Runs ``code`` in a fresh process; returns the lines that it printed.
+
+    With ``stderr=True`` those on stderr as well, in the order of printing.
+    """
     done = subprocess.run(
         # -P: the package installed, not the folder of its source.
         [sys.executable, '-P', '-c', textwrap.dedent(code)],
-        capture_output=True, text=True, cwd=cwd, timeout=300,
+        stdout=subprocess.PIPE, text=True, cwd=cwd, timeout=300,
+        stderr=subprocess.STDOUT if stderr else subprocess.PIPE,
         env={**os.environ, **env})
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr or done.stdout
     return done.stdout.strip().splitlines()

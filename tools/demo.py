@@ -10,8 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-# Photographs take more iterations than the generated shapes.
-_LONGER = 1.25
+# Photographs are larger than the generated shapes: fewer iterations in about
+# twice the time.
+_OWN_DATA_FACTOR = 5 / 6
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -30,6 +31,9 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument(
         '--iters', type=int,
         help='training iterations; default: those of the recipe')
+    parser.add_argument(
+        '--resume', action='store_true',
+        help='continue the run whose checkpoint is in the work dir')
     parser.add_argument(
         '--work-dir',
         help='folder of the results; default: work_dirs/demo/...')
@@ -54,7 +58,8 @@ def main(argv=None) -> None:
                 (folder.root.resolve().name, args.backbone, args.form))))
         cfg = demo_config(folder, work_dir=work_dir, backbone=args.backbone,
                           form=args.form, max_iters=args.iters,
-                          longer=_LONGER if args.data else 1.)
+                          iters_factor=_OWN_DATA_FACTOR if args.data else 1.,
+                          resume=args.resume)
     except (ValueError, OSError) as error:
         print(f'demo: {error}', file=sys.stderr)
         sys.exit(2)
@@ -73,10 +78,9 @@ def main(argv=None) -> None:
     print(f'demo: checkpoint {result["checkpoint"]}')
     print(f'demo: pictures (ground truth left, detections right) '
           f'{result["pictures"]}')
-    print('demo: ' + json.dumps({
-        **{name: result[name] for name in ('bbox_mAP', 'bbox_mAP_50')},
-        'seconds': seconds, 'checkpoint': result['checkpoint'],
-        'pictures': result['pictures']}), flush=True)
+    metrics = {name: result.pop(name) for name in ('bbox_mAP', 'bbox_mAP_50')}
+    print('demo: ' + json.dumps({**metrics, 'seconds': seconds, **result}),
+          flush=True)
 
 
 if __name__ == '__main__':

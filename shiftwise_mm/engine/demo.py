@@ -22,6 +22,7 @@ BACKBONES = {
     'shiftwise_mm::demo/rtmdet_shiftwise-nano_demo_shapes.py',
     'resnet18': 'shiftwise_mm::demo/rtmdet_resnet18_demo_shapes.py',
 }
+_METRICS = ('coco/bbox_mAP', 'coco/bbox_mAP_50')
 _LONG_SIDE = 480  # pixels; what a CPU trains on within minutes
 
 
@@ -40,7 +41,7 @@ def image_scale(folder: CocoFolder) -> tuple[int, int]:
 def demo_config(folder: CocoFolder, *, work_dir: str,
                 backbone: str = 'shiftwise-nano', form: str = 'auto',
                 max_iters: int | None = None,
-                longer: float = 1.) -> Config:
+                iters_factor: float = 1., resume: bool = False) -> Config:
     """The demo's config for a data set.
 
     Args:
@@ -52,8 +53,10 @@ def demo_config(folder: CocoFolder, *, work_dir: str,
             backbone that has none.
         max_iters (int, optional): Training iterations instead of those of
             the recipe.
-        longer (float): Factor on the iterations of the recipe, which suit
-            the generated shapes. Defaults to 1.
+        iters_factor (float): Factor on the iterations of the recipe, which
+            suit the generated shapes. Defaults to 1.
+        resume (bool): Whether to continue from the last checkpoint in
+            ``work_dir``, if there is one.
 
     Returns:
         Config: For ``Runner.from_cfg``.
@@ -78,9 +81,10 @@ def demo_config(folder: CocoFolder, *, work_dir: str,
         check_int('max_iters', max_iters, 1)
     cfg = get_config(BACKBONES[backbone])
     cfg.work_dir = work_dir
+    cfg.resume = resume
     _set_data(cfg, folder)
     if max_iters is None:
-        max_iters = round(cfg.train_cfg.max_iters * longer)
+        max_iters = round(cfg.train_cfg.max_iters * iters_factor)
     _set_iterations(cfg, max_iters)
     if form != 'auto':
         cfg.model.backbone.shift_form = form
@@ -113,7 +117,7 @@ def _set_iterations(cfg: Config, max_iters: int) -> None:
     decay.T_max = decay.end - decay.begin
     cfg.train_cfg.max_iters = max_iters
     cfg.train_cfg.val_interval = max(max_iters // 2, 1)
-    cfg.default_hooks.checkpoint.interval = max_iters
+    cfg.default_hooks.checkpoint.interval = cfg.train_cfg.val_interval
     logger = cfg.default_hooks.logger
     logger.interval = min(logger.interval, max_iters)
 
@@ -128,14 +132,16 @@ def run_demo(cfg: Config) -> dict:
     """
     runner = Runner.from_cfg(cfg)
     runner.train()
-    metrics = {
-        name: runner.message_hub.get_scalar(f'val/coco/{name}').current()
-        for name in ('bbox_mAP', 'bbox_mAP_50')
+    # A resumed run may have been complete, its last validation missing.
+    metrics = runner.val() if cfg.resume else {
+        name: runner.message_hub.get_scalar(f'val/{name}').current()
+        for name in _METRICS
     }
     hook = next(h for h in runner.hooks
                 if isinstance(h, ComparisonPicturesHook))
     work_dir = Path(runner.work_dir)
     return dict(
-        **{name: round(float(value), 4) for name, value in metrics.items()},
+        **{name.removeprefix('coco/'): round(float(metrics[name]), 4)
+           for name in _METRICS},
         checkpoint=str(work_dir / f'iter_{runner.iter}.pth'),
         pictures=str(work_dir / hook.out_dir))

@@ -1,3 +1,5 @@
-"""Layers and backbones; importing the package registers them."""
+"""Layers, backbones and the classifier; importing registers them."""
 from .backbones import *  # noqa: F401,F403
+from .classifiers import *  # noqa: F401,F403
+from .heads import *  # noqa: F401,F403
 from .layers import *  # noqa: F401,F403

@@ -108,7 +108,8 @@ class ShiftSpec:
         perm = self._checked_table(name, perm,
                                    (0, self.channels, self.num_taps))
         if not torch.equal(perm.sort(-1).values,
-                           torch.arange(self.num_taps).expand_as(perm)):
+                           torch.arange(self.num_taps, device='cpu'
+                                        ).expand_as(perm)):
             raise ValueError(f'{name} must hold a permutation of 0..'
                              f'{self.num_taps - 1} for each repetition and '
                              'channel')
@@ -165,14 +166,15 @@ class ShiftSpec:
 
         def permutations() -> Tensor:
             return torch.stack([
-                torch.randperm(taps, generator=generator)
+                torch.randperm(taps, generator=generator, device='cpu')
                 for _ in range(num_reps * channels)
             ]).view(num_reps, channels, taps)
 
         perm_h = permutations()
         perm_v = permutations()
         identity_tap = torch.stack([
-            torch.randint(0, taps, (channels, ), generator=generator)
+            torch.randint(0, taps, (channels, ), generator=generator,
+                          device='cpu')
             for _ in range(num_reps)
         ])
         return cls(channels, large_kernel, small_kernel, perm_h, perm_v,
@@ -195,7 +197,7 @@ class ShiftSpec:
         large_kernel = check_int('large_kernel', large_kernel, 1)
         small_kernel = check_int('small_kernel', small_kernel, 1)
         taps = math.ceil(large_kernel / small_kernel)
-        perm = torch.arange(taps).expand(1, channels, taps)
+        perm = torch.arange(taps, device='cpu').expand(1, channels, taps)
         return cls(channels, large_kernel, small_kernel, perm, perm)
 
     @property
@@ -221,7 +223,7 @@ class ShiftSpec:
     def position_offsets(self) -> Tensor:
         """``o_i`` of each position: int64 ``(k,)``."""
         return (self.large_kernel // 2 - (self.small_kernel - 1) -
-                self.small_kernel * torch.arange(self.num_taps))
+                self.small_kernel * torch.arange(self.num_taps, device='cpu'))
 
     def tap_offsets(self, direction: str) -> Tensor:
         """``p_r(c, j)``, the offset of each tap: int64 ``(R, C, k)``.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .spec import ShiftSpec
 
-__all__ = ['strip_weights', 'strip_conv']
+__all__ = ['strip_weights', 'strip_conv', 'strip_pair_conv']
 
 
 def _placement(spec: ShiftSpec, name: str, like: Tensor) -> Tensor:
@@ -188,3 +188,21 @@ def strip_conv(x: Tensor, weight: Tensor, spec: ShiftSpec,
     return _tall_conv(
         x.transpose(2, 3).contiguous(), weight.transpose(2, 3),
         before).transpose(2, 3)
+
+
+def strip_pair_conv(x: Tensor, strip_h: Tensor, strip_v: Tensor,
+                    bias: Tensor, spec: ShiftSpec) -> Tensor:
+    """The deployed layer: both strips and a bias.
+
+    Args:
+        x (Tensor): ``(B, C, H, W)``.
+        strip_h (Tensor): ``(C, 1, N, L)``, column 0 at ``-(M // 2)``.
+        strip_v (Tensor): ``(C, 1, L, N)``, likewise.
+        bias (Tensor): ``(C,)``.
+        spec (ShiftSpec): Sizes.
+
+    Returns:
+        Tensor: ``(B, C, H, W)``.
+    """
+    out = strip_conv(x, strip_h, spec, 'h') + strip_conv(x, strip_v, spec, 'v')
+    return out + bias.view(-1, 1, 1)

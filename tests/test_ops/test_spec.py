@@ -14,7 +14,8 @@ from shiftwise_mm.ops import ShiftSpec
 SIZES = dict(channels=6, large_kernel=13, small_kernel=3)
 
 
-@pytest.mark.parametrize('name', ['sw_v2', 'sw_v2_n5_path1_rep1'])
+@pytest.mark.parametrize('name', ['sw_v2', 'sw_v2_n5_path1_rep1', 'sw_v1',
+                                  'sw_v1_ghost0_path1_rep1'])
 def test_tables_are_the_published_ones(name):
     golden = torch.load(shared_path('golden', f'{name}.pth'))
     config = golden['config']
@@ -23,7 +24,8 @@ def test_tables_are_the_published_ones(name):
     for block, table in golden['tables'].items():
         stage = int(block.split('.')[1])
         rep, ghost = split_channels(config['dims'][stage],
-                                    config['ghost_ratio'])
+                                    config['ghost_ratio'],
+                                    'slak' if 'v1' in name else 'unirep')
         assert torch.equal(rep, table['rep'].long())
         assert torch.equal(ghost, table['ghost'].long())
         spec = ShiftSpec.from_seed(

@@ -1,4 +1,4 @@
-"""Residual blocks around the shift-wise convolution."""
+"""Residual blocks: a layer that mixes places, then a feed-forward network."""
 from __future__ import annotations
 
 import torch
@@ -8,76 +8,221 @@ from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from .dilated_reparam import DilatedReparamConv2d
+from .fold import affine_of, fold_conv
 from .norm import GRN, NCHWtoNHWC, NHWCtoNCHW, SEModule
-from .shiftwise_conv2d import ShiftWiseConv2d
 
-__all__ = ['UniRepBlock']
+__all__ = ['ConvNeXtBlock', 'UniRepBlock']
 
 
-class UniRepBlock(BaseModule):
-    r"""Residual block of the unirep style (published ``ShiftWise_v2``).
-
-    .. math::
-        x + \mathrm{drop}(\gamma \cdot \mathrm{BN}(W_2\,\mathrm{GRN}(
-        \mathrm{GELU}(W_1\,\mathrm{SE}(\mathrm{BN}(\mathrm{SW}(x)))))))
-
-    with a hidden width of four times the channels and an SE layer with a
-    quarter of them.
+class _Block(BaseModule):
+    """What both blocks share: the mixing layer, layer scale, drop path.
 
     Args:
         channels (int): ``C``.
-        kernel_size (int): Large kernel ``M``.
-        small_kernel (int): ``N``.
-        num_paths (int): ``P``.
-        num_reps (int): ``R``.
-        ghost_ratio (float): Share of the channels that pass unchanged.
+        mixer (nn.Module): Layer that mixes places, ``(B, C, H, W)`` in and
+            out.
+        mixer_name (str): Its name in the block, the published one.
         drop_path_rate (float): Probability to drop the branch.
         layer_scale_init_value (float, optional): Start of ``gamma``; no layer
             scale if None or not positive.
-        norm_cfg (dict): Norm layers.
-        form (str): Form of the shift-wise convolution.
-        deploy (bool): Whether to build the deployed convolution.
-
-    Shape:
-        ``(B, C, H, W)`` in, the same out.
+        deploy (bool): Whether to build the deployed block (with a mixing
+            layer that is deployed already).
     """
 
-    def __init__(self, channels: int, *, kernel_size: int, small_kernel: int,
-                 num_paths: int, num_reps: int, ghost_ratio: float,
+    def __init__(self, channels: int, mixer: nn.Module, *, mixer_name: str,
                  drop_path_rate: float,
-                 layer_scale_init_value: float | None, norm_cfg: dict,
-                 form: str, deploy: bool) -> None:
+                 layer_scale_init_value: float | None, deploy: bool) -> None:
         super().__init__()
-        hidden = 4 * channels
-        self.large_kernel = ShiftWiseConv2d(
-            channels,
-            kernel_size=kernel_size,
-            bias=False,
-            small_kernel=small_kernel,
-            num_paths=num_paths,
-            num_reps=num_reps,
-            ghost_ratio=ghost_ratio,
-            norm_cfg=norm_cfg,
-            form=form,
-            deploy=deploy)
-        self.norm = build_norm_layer(norm_cfg, channels)[1]
-        self.se = SEModule(channels, channels // 4)
-        self.pwconv1 = nn.Sequential(NCHWtoNHWC(),
-                                     nn.Linear(channels, hidden))
-        self.act = nn.Sequential(nn.GELU(), GRN(hidden))
-        self.pwconv2 = nn.Sequential(
-            nn.Linear(hidden, channels, bias=False), NHWCtoNCHW(),
-            build_norm_layer(norm_cfg, channels)[1])
-        scaled = layer_scale_init_value is not None \
-            and layer_scale_init_value > 0
+        self.mixer_name = mixer_name
+        self.add_module(mixer_name, mixer)
+        self.deploy = deploy
+        scaled = (not deploy and layer_scale_init_value is not None
+                  and layer_scale_init_value > 0)
         self.gamma = nn.Parameter(
             torch.full((channels, ), float(layer_scale_init_value))
         ) if scaled else None
         self.drop_path = DropPath(drop_path_rate)
 
+    @property
+    def mixer(self) -> nn.Module:
+        """The layer that mixes places."""
+        return getattr(self, self.mixer_name)
+
+    def _fold_mixer(self, scale: Tensor | None = None,
+                    offset: Tensor | None = None) -> None:
+        """Deploys the mixing layer, with the affine behind it folded in."""
+        mixer = self.mixer
+        if isinstance(mixer, DilatedReparamConv2d):
+            mixer = mixer.merged()
+        if isinstance(mixer, nn.Conv2d):
+            if scale is not None:
+                mixer = fold_conv(mixer, scale, offset)
+        else:
+            mixer.switch_to_deploy()
+            if scale is not None:
+                mixer.absorb_affine(scale, offset)
+        setattr(self, self.mixer_name, mixer)
+
+
+class UniRepBlock(_Block):
+    r"""Residual block of the unirep style (UniRepLKNet, ``ShiftWise_v2``).
+
+    .. math::
+        x + \mathrm{drop}(\gamma \cdot \mathrm{BN}(W_2\,\mathrm{GRN}(
+        \mathrm{GELU}(W_1\,\mathrm{SE}(\mathrm{BN}(\mathrm{mixer}(x)))))))
+
+    with a hidden width of four times the channels and an SE layer with a
+    quarter of them. Source: UniRepLKNet (arXiv 2311.15599).
+
+    Args:
+        channels (int): ``C``.
+        mixer (nn.Module): Layer that mixes places.
+        mixer_name (str): Its name in the block.
+        drop_path_rate (float): Probability to drop the branch.
+        layer_scale_init_value (float, optional): Start of ``gamma``; no layer
+            scale if None or not positive.
+        norm_cfg (dict): The batch-norms.
+        deploy (bool): Whether to build the deployed block: without norms, its
+            mixing layer deployed.
+
+    Shape:
+        ``(B, C, H, W)`` in, the same out.
+    """
+
+    def __init__(self, channels: int, mixer: nn.Module, *, mixer_name: str,
+                 drop_path_rate: float,
+                 layer_scale_init_value: float | None, norm_cfg: dict,
+                 deploy: bool) -> None:
+        super().__init__(
+            channels, mixer, mixer_name=mixer_name,
+            drop_path_rate=drop_path_rate,
+            layer_scale_init_value=layer_scale_init_value, deploy=deploy)
+        hidden = 4 * channels
+        self.norm = (nn.Identity() if deploy else
+                     build_norm_layer(norm_cfg, channels)[1])
+        self.se = SEModule(channels, channels // 4)
+        self.pwconv1 = nn.Sequential(NCHWtoNHWC(),
+                                     nn.Linear(channels, hidden))
+        self.act = nn.Sequential(nn.GELU(), GRN(hidden, bias=not deploy))
+        self.pwconv2 = nn.Sequential(
+            nn.Linear(hidden, channels, bias=deploy), NHWCtoNCHW())
+        if not deploy:
+            self.pwconv2.append(build_norm_layer(norm_cfg, channels)[1])
+
     def forward(self, x: Tensor) -> Tensor:
-        y = self.se(self.norm(self.large_kernel(x)))
+        y = self.se(self.norm(self.mixer(x)))
         y = self.pwconv2(self.act(self.pwconv1(y)))
         if self.gamma is not None:
             y = y * self.gamma.view(-1, 1, 1)
         return x + self.drop_path(y)
+
+    @torch.no_grad()
+    def switch_to_deploy(self) -> None:
+        r"""Folds every norm, the bias of GRN and the layer scale.
+
+        With scale and offset :math:`s, o` of the last batch-norm
+
+        .. math::
+            W = \mathrm{diag}(\gamma s)\,W_2, \quad
+            b = \gamma (s\,W_2 \beta_{GRN} + o)
+
+        The function in eval mode stays the same up to rounding. A second
+        call does nothing.
+
+        Raises:
+            TypeError: If a norm has no running statistics to fold.
+        """
+        if self.deploy:
+            return
+        linear, permute, norm = self.pwconv2
+        grn = self.act[1]
+        scale, offset = (t.to(linear.weight.device)
+                         for t in affine_of(norm, linear.out_features))
+        self._fold_mixer(*affine_of(self.norm, linear.out_features))
+        self.norm = nn.Identity()
+        weight = linear.weight.double() * scale.view(-1, 1)
+        bias = weight @ grn.beta.flatten().double() + offset
+        if self.gamma is not None:
+            weight = weight * self.gamma.double().view(-1, 1)
+            bias = bias * self.gamma.double()
+        folded = nn.Linear(linear.in_features, linear.out_features,
+                           device=linear.weight.device,
+                           dtype=linear.weight.dtype)
+        folded.weight.copy_(weight)
+        folded.bias.copy_(bias)
+        self.pwconv2 = nn.Sequential(folded, permute)
+        self.gamma = grn.beta = None
+        self.deploy = True
+
+
+class ConvNeXtBlock(_Block):
+    r"""Residual block of ConvNeXt, SLaK and ``ShiftWise_v1``.
+
+    .. math::
+        x + \mathrm{drop}(\gamma \cdot (W_2\,\mathrm{GELU}(W_1\,
+        \mathrm{LN}(\mathrm{mixer}(x)) + b_1) + b_2))
+
+    with a hidden width of four times the channels. Source: ConvNeXt (arXiv
+    2201.03545).
+
+    Args:
+        channels (int): ``C``.
+        mixer (nn.Module): Layer that mixes places.
+        mixer_name (str): Its name in the block.
+        drop_path_rate (float): Probability to drop the branch.
+        layer_scale_init_value (float, optional): Start of ``gamma``; no layer
+            scale if None or not positive.
+        deploy (bool): Whether to build the deployed block: without layer
+            scale, its mixing layer deployed.
+        norm_cfg (dict): The layer norm. Defaults to
+            ``dict(type='LN', eps=1e-6)``.
+
+    Shape:
+        ``(B, C, H, W)`` in, the same out.
+
+    Raises:
+        ValueError: If ``norm_cfg`` is not that of a layer norm.
+    """
+
+    def __init__(self, channels: int, mixer: nn.Module, *, mixer_name: str,
+                 drop_path_rate: float,
+                 layer_scale_init_value: float | None, deploy: bool,
+                 norm_cfg: dict = dict(type='LN', eps=1e-6)) -> None:
+        super().__init__(
+            channels, mixer, mixer_name=mixer_name,
+            drop_path_rate=drop_path_rate,
+            layer_scale_init_value=layer_scale_init_value, deploy=deploy)
+        self.norm = build_norm_layer(norm_cfg, channels)[1]
+        if not isinstance(self.norm, nn.LayerNorm):
+            raise ValueError('norm_cfg must be that of a layer norm (LN), got '
+                             f'{norm_cfg!r}')
+        self.pwconv1 = nn.Linear(channels, 4 * channels)
+        self.act = nn.GELU()
+        self.pwconv2 = nn.Linear(4 * channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.mixer(x).permute(0, 2, 3, 1))
+        y = self.pwconv2(self.act(self.pwconv1(y)))
+        if self.gamma is not None:
+            y = y * self.gamma
+        return x + self.drop_path(y.permute(0, 3, 1, 2))
+
+    @torch.no_grad()
+    def switch_to_deploy(self) -> None:
+        """Folds the mixing layer's norms, and the layer scale.
+
+        The function in eval mode stays the same up to rounding. A second
+        call does nothing.
+
+        Raises:
+            TypeError: If a norm has no running statistics to fold.
+        """
+        if self.deploy:
+            return
+        self._fold_mixer()
+        if self.gamma is not None:
+            self.pwconv2.weight.mul_(self.gamma.view(-1, 1))
+            self.pwconv2.bias.mul_(self.gamma)
+        self.gamma = None
+        self.deploy = True

@@ -45,18 +45,23 @@ class GRN(nn.Module):
     Args:
         num_channels (int): ``C``.
         eps (float): Added to the mean of the norms. Defaults to 1e-6.
+        bias (bool): Whether there is a ``beta``. Defaults to True.
     """
 
-    def __init__(self, num_channels: int, eps: float = 1e-6) -> None:
+    def __init__(self, num_channels: int, eps: float = 1e-6,
+                 bias: bool = True) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.zeros(1, 1, 1, num_channels))
-        self.beta = nn.Parameter(torch.zeros(1, 1, 1, num_channels))
+        self.beta = nn.Parameter(torch.zeros(1, 1, 1, num_channels)) \
+            if bias else None
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
         norm = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
         scale = norm / (norm.mean(-1, keepdim=True) + self.eps)
         # One pass over x: it is the widest tensor of the block.
+        if self.beta is None:
+            return x * (self.gamma * scale + 1)
         return torch.addcmul(self.beta, x, self.gamma * scale + 1)
 
 

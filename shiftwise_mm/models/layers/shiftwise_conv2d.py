@@ -10,9 +10,10 @@ from torch import Tensor
 from shiftwise_mm.ops import ShiftSpec, shiftwise_conv
 from shiftwise_mm.ops.forms import FORM_NAMES
 from shiftwise_mm.ops.spec import check_int
-from shiftwise_mm.ops.strips import strip_conv, strip_weights
+from shiftwise_mm.ops.strips import strip_pair_conv, strip_weights
 from shiftwise_mm.registry import MODELS
 
+from .fold import fold_strips
 from .ghost import permute_channels, split_channels
 
 __all__ = ['ShiftWiseConv2d']
@@ -65,12 +66,15 @@ class ShiftWiseConv2d(BaseModule):
             Defaults to 1.
         ghost_ratio (float): Share of the channels that pass unchanged, in
             [0, 1). Defaults to 0.
+        style (str): Published code whose count of ghosts to follow,
+            ``'unirep'`` or ``'slak'``. Defaults to ``'unirep'``.
         norm_cfg (dict, optional): Norm layer behind each output; None for
             none. Defaults to ``dict(type='BN')``.
         form (str): How it is computed, a form of
             :func:`shiftwise_mm.ops.shiftwise_conv`. Defaults to ``'auto'``.
         deploy (bool): Build the deployed layer: two strip convolutions that
-            hold paths, norms, small kernel and identity. Defaults to False.
+            hold paths, norms, small kernel, identity and bias, and a scale
+            and bias of the ghosts. Defaults to False.
 
     Shape:
         ``(B, C, H, W)`` in, the same out; any floating dtype.
@@ -98,6 +102,7 @@ class ShiftWiseConv2d(BaseModule):
                  num_paths: int = 1,
                  num_reps: int = 1,
                  ghost_ratio: float = 0.,
+                 style: str = 'unirep',
                  norm_cfg: dict | None = dict(type='BN'),
                  form: str = 'auto',
                  deploy: bool = False,
@@ -130,43 +135,48 @@ class ShiftWiseConv2d(BaseModule):
         self.num_paths = check_int('num_paths', num_paths, 1)
         self.num_reps = num_reps
         self.ghost_ratio = ghost_ratio
+        self.style = style
         self.norm_cfg = norm_cfg
         self.form = form
         self.deploy = deploy
 
-        rep, ghost = split_channels(self.in_channels, ghost_ratio)
+        rep, ghost = split_channels(self.in_channels, ghost_ratio, style)
         self.spec = ShiftSpec.from_seed(
             channels=len(rep), large_kernel=kernel_size,
             small_kernel=small_kernel, num_reps=num_reps)
         # The function depends on these tables, so the checkpoint holds them.
         self.register_buffer('rep_index', rep)
         self.register_buffer('ghost_index', ghost)
-        self.register_buffer('shift_h', self.spec.perm_h.clone())
-        self.register_buffer('shift_v', self.spec.perm_v.clone())
-        self.register_buffer('shift_i', self.spec.identity_tap.clone())
+        for name in 'hv':
+            self.register_buffer(f'shift_{name}',
+                                 self.spec.tap_offsets(name).short())
+        self.register_buffer('shift_i', self.spec.identity_tap.short())
         self._build(bias)
 
-    _TABLES = ('rep_index', 'ghost_index', 'shift_h', 'shift_v', 'shift_i')
+    TABLES = ('rep_index', 'ghost_index', 'shift_h', 'shift_v', 'shift_i')
 
     def _build(self, bias: bool) -> None:
         c, n, length = (self.spec.channels, self.spec.small_kernel,
                         self.spec.strip_length)
+        self.register_parameter('bias', None)
         if self.deploy:
             self.strip_h = nn.Conv2d(c, c, (n, length), groups=c)
             self.strip_v = nn.Conv2d(c, c, (length, n), groups=c, bias=False)
-        else:
-            self.convs = nn.ModuleList(
-                nn.Conv2d(c, c * self.spec.num_taps, n, padding=n - 1,
-                          groups=c, bias=False)
-                for _ in range(self.num_paths))
-            for name in self.spec.outputs:
-                norm = (nn.Identity() if self.norm_cfg is None else
-                        build_norm_layer(self.norm_cfg, c)[1])
-                self.add_module(f'norm_{name}', norm)
+            if self.ghost_index.numel():
+                self.ghost_scale = nn.Parameter(
+                    torch.ones(self.ghost_index.numel()))
+                self.ghost_bias = nn.Parameter(
+                    torch.zeros(self.ghost_index.numel()))
+            return
+        self.convs = nn.ModuleList(
+            nn.Conv2d(c, c * self.spec.num_taps, n, padding=n - 1, groups=c,
+                      bias=False) for _ in range(self.num_paths))
+        for name in self.spec.outputs:
+            norm = (nn.Identity() if self.norm_cfg is None else
+                    build_norm_layer(self.norm_cfg, c)[1])
+            self.add_module(f'norm_{name}', norm)
         if bias:
             self.bias = nn.Parameter(torch.zeros(self.out_channels))
-        else:
-            self.register_parameter('bias', None)
 
     def merged_weight(self) -> Tensor:
         """The one small convolution that the paths add up to.
@@ -195,9 +205,12 @@ class ShiftWiseConv2d(BaseModule):
             rep, ghost = permute_channels(x, order).split(
                 [self.rep_index.numel(), self.ghost_index.numel()], dim=1)
         if self.deploy:
-            out = strip_conv(rep, self.strip_h.weight, self.spec, 'h')
-            out = out + strip_conv(rep, self.strip_v.weight, self.spec, 'v')
-            out = out + self.strip_h.bias.view(-1, 1, 1)
+            out = strip_pair_conv(rep, self.strip_h.weight,
+                                  self.strip_v.weight, self.strip_h.bias,
+                                  self.spec)
+            if ghost is not None:
+                ghost = (ghost * self.ghost_scale.view(-1, 1, 1) +
+                         self.ghost_bias.view(-1, 1, 1))
         else:
             h, v, i = self.operator(rep)
             out = self.norm_h(h) + self.norm_v(v) + self.norm_i(i) + rep
@@ -207,17 +220,11 @@ class ShiftWiseConv2d(BaseModule):
 
     @torch.no_grad()
     def switch_to_deploy(self) -> None:
-        r"""Folds paths, norms, small kernel and identity into two strips.
+        """Folds paths, norms, small kernel and identity into two strips.
 
-        With :math:`s = \gamma / \sqrt{\sigma^2 + \epsilon}` of each norm
-
-        .. math::
-            K_H = s_H\,strip_H + \mathrm{centre}(s_I\,strip_I + \delta), \quad
-            K_V = s_V\,strip_V, \quad
-            b = \sum_o (\beta_o - s_o \mu_o)
-
-        The function in eval mode stays the same up to rounding. A second
-        call does nothing.
+        See :func:`~shiftwise_mm.models.layers.fold.fold_strips`. The function
+        in eval mode stays the same up to rounding. A second call does
+        nothing.
 
         Raises:
             TypeError: If a norm has no running statistics to fold.
@@ -225,32 +232,50 @@ class ShiftWiseConv2d(BaseModule):
         if self.deploy:
             return
         weight = self.merged_weight()
-        strips, shift = {}, torch.zeros_like(weight[:self.spec.channels, 0,
-                                                    0, 0])
-        for name in self.spec.outputs:
-            strip = strip_weights(weight, self.spec, name)
-            scale, offset = _affine(getattr(self, f'norm_{name}'), strip)
-            strips[name] = strip * scale.view(-1, 1, 1, 1)
-            shift += offset
-        n, first = self.spec.small_kernel, self.spec.large_kernel // 2
-        centre = strips['h'][..., first - n // 2:first + n // 2 + 1]
-        centre += strips['i']
-        centre[..., n // 2, n // 2] += 1
+        strip_h, strip_v, offset = fold_strips(
+            {name: strip_weights(weight, self.spec, name)
+             for name in self.spec.outputs},
+            {name: getattr(self, f'norm_{name}')
+             for name in self.spec.outputs}, self.spec, identity=True)
         bias = self.bias
         for name in ('convs', *(f'norm_{n}' for n in self.spec.outputs)):
             delattr(self, name)
         self.deploy = True
-        self._build(bias is not None)
+        self._build(bias=False)
         self.to(weight.device, weight.dtype)
-        self.strip_h.weight.copy_(strips['h'])
-        self.strip_h.bias.copy_(shift)
-        self.strip_v.weight.copy_(strips['v'])
+        self.strip_h.weight.copy_(strip_h)
+        self.strip_h.bias.copy_(offset)
+        self.strip_v.weight.copy_(strip_v)
         if bias is not None:
-            self.bias.copy_(bias)
+            self.absorb_affine(torch.ones_like(bias), bias)
+
+    @torch.no_grad()
+    def absorb_affine(self, scale: Tensor, offset: Tensor) -> None:
+        """Makes the deployed layer compute ``scale * layer(x) + offset``.
+
+        Args:
+            scale, offset (Tensor): ``(C,)``, in the order of the outputs.
+
+        Raises:
+            ValueError: If the layer is not deployed.
+        """
+        if not self.deploy:
+            raise ValueError('absorb_affine needs the deployed layer: call '
+                             'switch_to_deploy first')
+        c = self.spec.channels
+        weight = self.strip_h.weight
+        scale, offset = scale.to(weight.device), offset.to(weight.device)
+        for strip in (self.strip_h, self.strip_v):
+            strip.weight.copy_(
+                strip.weight * scale[:c].view(-1, 1, 1, 1))
+        self.strip_h.bias.copy_(self.strip_h.bias * scale[:c] + offset[:c])
+        if self.ghost_index.numel():
+            self.ghost_scale.copy_(self.ghost_scale * scale[c:])
+            self.ghost_bias.copy_(self.ghost_bias * scale[c:] + offset[c:])
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         # Wrong tables would load without a word and compute another function.
-        for name in self._TABLES:
+        for name in self.TABLES:
             given = state_dict.get(prefix + name)
             if given is not None and not torch.equal(
                     given.cpu(), getattr(self, name).cpu()):
@@ -259,8 +284,8 @@ class ShiftWiseConv2d(BaseModule):
                     f'this model: in_channels={self.in_channels}, kernel_size='
                     f'{self.kernel_size[0]}, small_kernel='
                     f'{self.small_kernel}, num_reps={self.num_reps}, '
-                    f'ghost_ratio={self.ghost_ratio} must be those of the '
-                    'checkpoint')
+                    f'ghost_ratio={self.ghost_ratio}, style={self.style!r} '
+                    'must be those of the checkpoint')
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
@@ -269,18 +294,3 @@ class ShiftWiseConv2d(BaseModule):
                 f'num_paths={self.num_paths}, num_reps={self.num_reps}, '
                 f'ghost_ratio={self.ghost_ratio}, form={self.form!r}, '
                 f'deploy={self.deploy}')
-
-
-def _affine(norm: nn.Module, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale and offset by channel of a norm in eval mode."""
-    channels = like.shape[0]
-    if isinstance(norm, nn.Identity):
-        return like.new_ones(channels), like.new_zeros(channels)
-    if getattr(norm, 'running_var', None) is None:
-        raise TypeError('switch_to_deploy folds norms with running statistics '
-                        f'(batch-norms), got {type(norm).__name__}')
-    scale = (norm.running_var + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight
-    offset = -norm.running_mean * scale
-    return scale, offset if norm.bias is None else offset + norm.bias

@@ -1,0 +1,4 @@
+"""Metrics."""
+from .accuracy import TopKAccuracy
+
+__all__ = ['TopKAccuracy']

@@ -1,0 +1,4 @@
+"""Image classification around a backbone and a head."""
+from .image_classifier import ImageClassifier
+
+__all__ = ['ImageClassifier']

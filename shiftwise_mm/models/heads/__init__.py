@@ -1,0 +1,4 @@
+"""Heads, one file each."""
+from .cls_head import ShiftWiseClsHead
+
+__all__ = ['ShiftWiseClsHead']
