@@ -183,7 +183,9 @@ def convert_state_dict(
             native = family.native(own) if family else own
             if native != own:
                 converted.append(name)
-            target = prefix + native
+            # What is none of ours may lie there already.
+            target = native if not family and native.startswith(prefix) \
+                else prefix + native
         if target is None:
             ignored[name] = why
         else:
