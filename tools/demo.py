@@ -10,8 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-# Photographs take more iterations than the generated shapes.
-_LONGER = 1.25
+# Photographs are larger than the generated shapes: fewer iterations in about
+# twice the time.
+_OWN_DATA_FACTOR = 5 / 6
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -57,7 +58,7 @@ def main(argv=None) -> None:
                 (folder.root.resolve().name, args.backbone, args.form))))
         cfg = demo_config(folder, work_dir=work_dir, backbone=args.backbone,
                           form=args.form, max_iters=args.iters,
-                          longer=_LONGER if args.data else 1.,
+                          iters_factor=_OWN_DATA_FACTOR if args.data else 1.,
                           resume=args.resume)
     except (ValueError, OSError) as error:
         print(f'demo: {error}', file=sys.stderr)

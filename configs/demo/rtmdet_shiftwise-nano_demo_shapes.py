@@ -6,8 +6,8 @@ _base_ = 'mmdet::_base_/default_runtime.py'
 
 data_root = 'data/shapes/'
 classes = ('circle', 'square', 'triangle', 'ring')
-image_scale = (320, 240)
-max_iters = 800
+image_scale = (256, 192)
+max_iters = 1200
 warm_up = min(100, max_iters // 8)
 batch_size = 2
 learning_rate = 2e-3

@@ -64,7 +64,7 @@ def make_shapes_dataset(
     *,
     num_train: int = 240,
     num_val: int = 60,
-    image_size: tuple[int, int] = (320, 240),
+    image_size: tuple[int, int] = (256, 192),
     seed: int = 0,
 ) -> ShapesSummary:
     """Make the shapes data set, or find the one made before.

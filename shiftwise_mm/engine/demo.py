@@ -41,7 +41,7 @@ def image_scale(folder: CocoFolder) -> tuple[int, int]:
 def demo_config(folder: CocoFolder, *, work_dir: str,
                 backbone: str = 'shiftwise-nano', form: str = 'auto',
                 max_iters: int | None = None,
-                longer: float = 1., resume: bool = False) -> Config:
+                iters_factor: float = 1., resume: bool = False) -> Config:
     """The demo's config for a data set.
 
     Args:
@@ -53,8 +53,8 @@ def demo_config(folder: CocoFolder, *, work_dir: str,
             backbone that has none.
         max_iters (int, optional): Training iterations instead of those of
             the recipe.
-        longer (float): Factor on the iterations of the recipe, which suit
-            the generated shapes. Defaults to 1.
+        iters_factor (float): Factor on the iterations of the recipe, which
+            suit the generated shapes. Defaults to 1.
         resume (bool): Whether to continue from the last checkpoint in
             ``work_dir``, if there is one.
 
@@ -84,7 +84,7 @@ def demo_config(folder: CocoFolder, *, work_dir: str,
     cfg.resume = resume
     _set_data(cfg, folder)
     if max_iters is None:
-        max_iters = round(cfg.train_cfg.max_iters * longer)
+        max_iters = round(cfg.train_cfg.max_iters * iters_factor)
     _set_iterations(cfg, max_iters)
     if form != 'auto':
         cfg.model.backbone.shift_form = form
