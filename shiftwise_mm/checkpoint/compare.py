@@ -25,17 +25,15 @@ def differences(file: Facts, model: Facts) -> list[str]:
     if file.family != model.family:
         return [f'the file is of a {file.family}, the model is a '
                 f'{model.family}']
-    found = []
-    for name in ('style', 'form'):
-        ours, theirs = getattr(model, name), getattr(file, name)
-        if ours != theirs and not (
-                name == 'form' and _same_function(file, model)):
-            found.append(f'the file has {name}={theirs!r}, the model '
-                         f'{ours!r}')
-    if found:
-        return found
+    if file.style != model.style:
+        return [f'the file has style={file.style!r}, the model '
+                f'{model.style!r}']
     if file.deploy != model.deploy:
         return [_DEPLOYED if file.deploy else _NOT_DEPLOYED]
+    if file.form != model.form and (
+            file.deploy or 'shared_gated' in (file.form, model.form)):
+        return [f'the file has form={file.form!r}, the model {model.form!r}']
+    found = []
     for name in ('depths', 'embed_dims', 'in_channels', 'num_paths',
                  'num_reps'):
         ours, theirs = getattr(model, name), getattr(file, name)
@@ -61,15 +59,6 @@ _DEPLOYED = ('the file holds the deployed form: build the model with '
 _NOT_DEPLOYED = ('the file holds the training form, the model is built with '
                  'deploy=True: load it with deploy=False, then call '
                  'switch_to_deploy()')
-
-
-def _same_function(file: Facts, model: Facts) -> bool:
-    """Whether a file of one form of SLaK loads into a model of the other."""
-    if file.deploy or model.deploy:
-        # Deployed, only the lengths of the strips tell.
-        return file.deploy == model.deploy and 'shared_gated' in (
-            model.form, file.form) and 'large' not in (model.form, file.form)
-    return 'shared_gated' not in (file.form, model.form)
 
 
 def _hint(name: str, theirs, ours) -> str:

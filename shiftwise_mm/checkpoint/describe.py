@@ -113,7 +113,6 @@ def describe_model(module: nn.Module) -> Facts:
     layers = [stage[0].large_kernel for stage in module.stages]
     return replace(
         facts,
-        form=getattr(module, 'form', None),
         kernel_sizes=tuple(layer.spec.large_kernel for layer in layers),
         taps=tuple(layer.spec.num_taps for layer in layers),
         ghost_ratio=getattr(layers[0], 'ghost_ratio', None))
