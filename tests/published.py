@@ -6,7 +6,13 @@ import argparse
 import torch
 from helpers import randomise_norms
 
-from shiftwise_mm.models import ConvNeXt, ShiftWiseNet, SLaK, UniRepLKNet
+from shiftwise_mm.models import (
+    ConvNeXt,
+    ImageClassifier,
+    ShiftWiseNet,
+    SLaK,
+    UniRepLKNet,
+)
 
 DIMS, DEPTHS = (8, 12, 16, 20), (1, 2, 1, 1)
 MINI = dict(embed_dims=DIMS, depths=DEPTHS)
@@ -88,3 +94,15 @@ def outputs(net, x=None):
                         generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         return net.eval()(x)
+
+
+def classifier(num_classes=7, seed=0):
+    """An ImageClassifier around the mini network of family ``'v2'``."""
+    torch.manual_seed(seed)
+    net = ImageClassifier(
+        dict(type=ShiftWiseNet, arch=MINI, layer_scale_init_value=.5,
+             norm_out=False, out_indices=(3, )),
+        dict(type='shiftwise_mm.ShiftWiseClsHead', in_channels=DIMS[-1],
+             num_classes=num_classes))
+    randomise_norms(net, seed)
+    return net.eval()

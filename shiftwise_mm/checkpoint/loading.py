@@ -54,8 +54,8 @@ def _reason(error: Exception) -> str:
     if name:
         return (f'it holds {name.group(1)}, and only tensors and plain data '
                 'are loaded')
-    reason = text.rpartition('WeightsUnpickler error: ')[2]
-    return reason.partition('\n')[0].strip()
+    reason = text.rpartition('WeightsUnpickler error: ')[2].strip()
+    return reason.partition('\n')[0]
 
 
 def find_backbones(model: nn.Module,

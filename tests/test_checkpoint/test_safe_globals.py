@@ -13,6 +13,7 @@ from mmengine.optim import scheduler
 
 import shiftwise_mm  # noqa: F401  its import registers the names
 
+
 def test_mmengines_history_loads(tmp_path):
     hub = MessageHub('safe-globals-test')
     for value in (3., 1., 2.):
