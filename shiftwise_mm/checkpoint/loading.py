@@ -44,8 +44,9 @@ def load_file(path: str | os.PathLike, map_location='cpu'):
     except pickle.UnpicklingError as error:
         raise ValueError(f'{path} is refused: {_reason(error)}') from error
     except (RuntimeError, EOFError, KeyError, IndexError) as error:
+        reason = (str(error) or type(error).__name__).partition('\n')[0]
         raise ValueError(f'{path} cannot be read as a checkpoint: '
-                         f'{str(error).partition(chr(10))[0]}') from error
+                         f'{reason}') from error
 
 
 def _reason(error: Exception) -> str:
