@@ -49,7 +49,8 @@ SEGMENTOR = dict(
     backbone=BACKBONE,
     decode_head=dict(
         type='mmseg.FCNHead', in_channels=DIMS[3], in_index=3, channels=8,
-        num_convs=1, num_classes=3, dropout_ratio=0., norm_cfg=dict(type='BN')),
+        num_convs=1, num_classes=3, dropout_ratio=0.,
+        norm_cfg=dict(type='BN')),
     train_cfg=dict(), test_cfg=dict(mode='whole'))
 CLASSIFIER = dict(
     type='shiftwise_mm.ImageClassifier',
