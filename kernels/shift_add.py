@@ -154,7 +154,8 @@ def _launch(factory, first: Tensor, others: dict[str, Tensor],
     spare = first.new_zeros(1)
     kernel(
         first.view(-1), *(others.get(name, spare).view(-1) for name in 'hvi'),
-        tables['h'], tables['v'], tables['i'], *sizes)
+        tables['h'], tables['v'], tables['i'],
+        *map(int, sizes))  # while torch traces, sizes are tensors
 
 
 def forward(y: Tensor, names: tuple[str, ...], tables: dict[str, Tensor],

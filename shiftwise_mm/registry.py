@@ -8,10 +8,16 @@ from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import (
+    OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_CONSTRUCTORS,
+)
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
-__all__ = ['DATASETS', 'HOOKS', 'METRICS', 'MODELS', 'TRANSFORMS']
+__all__ = [
+    'DATASETS', 'HOOKS', 'METRICS', 'MODELS', 'OPTIM_WRAPPER_CONSTRUCTORS',
+    'TRANSFORMS'
+]
 
 DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='shiftwise_mm',
                     locations=['shiftwise_mm.datasets'])
@@ -21,6 +27,9 @@ METRICS = Registry('metric', parent=MMENGINE_METRICS, scope='shiftwise_mm',
                    locations=['shiftwise_mm.evaluation'])
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='shiftwise_mm',
                   locations=['shiftwise_mm.models'])
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    'optimizer wrapper constructor', parent=MMENGINE_CONSTRUCTORS,
+    scope='shiftwise_mm', locations=['shiftwise_mm.engine.optimizers'])
 TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS,
                       scope='shiftwise_mm',
                       locations=['shiftwise_mm.datasets'])

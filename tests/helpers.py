@@ -103,12 +103,17 @@ def published_preprocessing(path: Path, size: int = 256,
     return (pixels - mean) / std
 
 
-def run_python(code: str, cwd: Path | None = None, **env: str) -> list[str]:
-    """Runs ``code`` in a fresh process; returns the lines that it printed."""
+def run_python(code: str, cwd: Path | None = None, stderr: bool = False,
+               **env: str) -> list[str]:
+    """Runs ``code`` in a fresh process; returns the lines that it printed.
+
+    With ``stderr=True`` those on stderr as well, in the order of printing.
+    """
     done = subprocess.run(
         # -P: the package installed, not the folder of its source.
         [sys.executable, '-P', '-c', textwrap.dedent(code)],
-        capture_output=True, text=True, cwd=cwd, timeout=300,
+        stdout=subprocess.PIPE, text=True, cwd=cwd, timeout=300,
+        stderr=subprocess.STDOUT if stderr else subprocess.PIPE,
         env={**os.environ, **env})
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr or done.stdout
     return done.stdout.strip().splitlines()

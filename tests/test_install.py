@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -44,13 +45,12 @@ def test_types_resolve_in_a_fresh_process(library, register, tmp_path):
 @pytest.mark.parametrize(
     'name', [name for name in NAMES if '_base_' not in name])
 def test_every_config_is_installed_and_builds(name):
-    from mmdet.registry import MODELS
-    from mmdet.utils import register_all_modules
-    register_all_modules()
     cfg = get_config(f'shiftwise_mm::{name}')
     assert cfg.pretty_text == Config.fromfile(
         ROOT / 'configs' / name).pretty_text
-    MODELS.build(cfg.model)
+    library = cfg.default_scope
+    import_module(f'{library}.utils').register_all_modules()
+    import_module(f'{library}.registry').MODELS.build(cfg.model)
 
 
 def test_bases_resolve_outside_the_repository(tmp_path):
@@ -86,7 +86,7 @@ def test_our_types_carry_the_prefix(path):
         ours |= set(one.module_dict)
     assert {'ShiftWiseNet', 'ImageFolder', 'TopKAccuracy'} <= ours
     cfg = Config.fromfile(path)
-    assert 'custom_imports' not in cfg
+    assert not cfg.get('custom_imports')
     for name in types_of(cfg.to_dict()):
         assert name not in ours, f'{name} needs the prefix shiftwise_mm.'
 

@@ -79,7 +79,7 @@ class ImageFolder(BaseDataset):
         except (OSError, SyntaxError) as error:
             path = self.get_data_info(idx)['img_path']
             raise DataError(f'{path} cannot be read as an image '
-                            f'({type(error).__name__}: {error})') from error
+                            f'({type(error).__name__})') from error
 
 
 def _images(folder: Path) -> list[str]:

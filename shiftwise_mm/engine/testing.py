@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
@@ -102,8 +103,13 @@ class _TestRunner(Runner):
 
 
 def _in_a_line(error: Exception) -> str:
-    text = str(error).strip().partition('\n')[0]
-    return f'{type(error).__name__}: {text}'
+    text = str(error)
+    if isinstance(error, pickle.UnpicklingError):
+        # torch advises to load the file unsafely, and names the cause last.
+        *_, cause = text.partition('\n\nCheck the doc')[0].split('\n\n')
+        text = 'not a checkpoint, or not safe to load: ' \
+            + cause.rpartition('error: ')[2].strip().partition('. ')[0]
+    return f'{type(error).__name__}: ' + text.strip().partition('\n')[0]
 
 
 def _read_config(config: str, options: dict | None) -> Config:
@@ -140,7 +146,7 @@ def _augment(cfg: Config) -> None:
         cfg.setdefault(
             'tta_model',
             ConfigDict(
-                type='mmdet.DetTTAModel',
+                type='DetTTAModel',
                 tta_cfg=dict(
                     nms=dict(type='nms', iou_threshold=0.5),
                     max_per_img=100)))

@@ -154,6 +154,14 @@ class _TallConv(torch.autograd.Function):
         return grad_x, grad_weight, None
 
 
+def _tall_conv(x: Tensor, weight: Tensor, before: int) -> Tensor:
+    """Depthwise convolution with a tall kernel on the CPU."""
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        return _TallConv.apply(x, weight, before)
+    # A trace (counters, exporters) sees a convolution, not the function.
+    return _conv_along(x, weight, before, 2)
+
+
 def strip_conv(x: Tensor, weight: Tensor, spec: ShiftSpec,
                name: str) -> Tensor:
     """Depthwise convolution with a kernel of :func:`strip_weights`.
@@ -174,10 +182,10 @@ def strip_conv(x: Tensor, weight: Tensor, spec: ShiftSpec,
     if x.device.type != 'cpu':
         return _conv_along(x, weight, before, 2 if name == 'v' else 3)
     if name == 'v':
-        return _TallConv.apply(x, weight, before)
+        return _tall_conv(x, weight, before)
     # oneDNN is many times faster with tall kernels than with wide ones,
     # which pays for the transposes.
-    return _TallConv.apply(
+    return _tall_conv(
         x.transpose(2, 3).contiguous(), weight.transpose(2, 3),
         before).transpose(2, 3)
 

@@ -120,6 +120,15 @@ def test_norm_cfg_is_forwarded(name):
         groups.switch_to_deploy()
 
 
+def test_norm_cfg_of_convnext():
+    net = make('ConvNeXt', norm_cfg=dict(type='LN', eps=.3))
+    assert all(block.norm.eps == .3 for stage in net.stages
+               for block in stage)
+    assert make('ConvNeXt').stages[0][0].norm.eps == 1e-6
+    with pytest.raises(ValueError, match="norm_cfg.*layer norm.*'BN'"):
+        make('ConvNeXt', norm_cfg=dict(type='BN'))
+
+
 @every_net
 @pytest.mark.parametrize('layer_scale', [.5, None], ids=['scaled', 'plain'])
 def test_deploy(name, layer_scale):

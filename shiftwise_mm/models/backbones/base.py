@@ -235,6 +235,50 @@ class HierarchicalBackbone(BaseModule):
                             else x)
         return tuple(outs)
 
+    def get_layer_depth(self, param_name: str, prefix: str = '',
+                        num_layers: int | None = None,
+                        decay_type: str = 'layer_wise') -> tuple[int, int]:
+        """Depth of a parameter, for layer-wise decay of the learning rate.
+
+        With ``L = num_layers``, layer-wise: stem 0; stage 1 -> 1;
+        downsampling 1 and stage 2 -> 2; downsampling 2 -> 3; block ``b`` of
+        stage 3 -> ``min(3 + b // 3, L)``; downsampling 3 and stage 4 -> L;
+        output norms and all outside of the backbone -> L + 1 (ConvNeXt's
+        grouping). Stage-wise: all downsampling 0; stage ``i`` -> ``i``; the
+        rest one more than the last stage.
+
+        Args:
+            param_name (str): Full name of the parameter.
+            prefix (str): Of the backbone in the model, with its last dot.
+            num_layers (int, optional): ``L``. Defaults to 12 if the third
+                stage has more than 9 blocks, else 6.
+            decay_type (str): ``'layer_wise'`` or ``'stage_wise'``.
+
+        Returns:
+            tuple[int, int]: The depth and the number of depths, ``L + 2``.
+        """
+        inside = param_name.startswith(prefix)
+        part, _, rest = param_name[len(prefix):].partition('.')
+        if decay_type == 'stage_wise':
+            last = len(self.depths) + 1
+            if not inside or part not in ('downsample_layers', 'stages'):
+                return last, last + 1
+            return (int(rest.split('.')[0]) + 1 if part == 'stages' else 0,
+                    last + 1)
+        if num_layers is None:
+            num_layers = 12 if max(self.depths[2:3], default=0) > 9 else 6
+        if not inside or part not in ('downsample_layers', 'stages'):
+            return num_layers + 1, num_layers + 2
+        stage, second = rest.split('.')[:2]
+        stage = int(stage)
+        if stage >= 3:
+            depth = num_layers
+        elif part == 'downsample_layers':
+            depth = stage + 1 if stage else 0
+        else:
+            depth = stage + 1 if stage < 2 else 3 + int(second) // 3
+        return min(depth, num_layers), num_layers + 2
+
     def switch_to_deploy(self) -> None:
         """Folds paths, branches, norms and layer scales, where exact.
 

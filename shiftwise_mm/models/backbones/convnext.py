@@ -15,8 +15,7 @@ __all__ = ['ConvNeXt']
 class ConvNeXt(HierarchicalBackbone):
     """ConvNeXt (arXiv 2201.03545) with the published names of parameters.
 
-    It has no batch-norms, hence no ``norm_cfg``; ``deploy`` folds the layer
-    scale.
+    It has no batch-norms: ``deploy`` folds the layer scale alone.
 
     Args:
         arch (str | dict): ``'tiny'``, ``'small'``, ``'base'``, or a dict with
@@ -24,6 +23,8 @@ class ConvNeXt(HierarchicalBackbone):
         in_channels (int): Channels of the input. Defaults to 3.
         layer_scale_init_value (float, optional): Start of the layer scale;
             none if None or not positive. Defaults to 1e-6.
+        norm_cfg (dict): The layer norms of the blocks. Defaults to
+            ``dict(type='LN', eps=1e-6)``.
         deploy (bool): Whether to build the deployed blocks. Defaults to
             False.
         common: ``drop_path_rate``, ``strides``, ``out_indices``,
@@ -43,6 +44,7 @@ class ConvNeXt(HierarchicalBackbone):
                  arch: str | dict = 'tiny',
                  in_channels: int = 3,
                  layer_scale_init_value: float | None = 1e-6,
+                 norm_cfg: dict = dict(type='LN', eps=1e-6),
                  deploy: bool = False,
                  **common) -> None:
         arch = read_arch(arch, self.arch_settings)
@@ -54,7 +56,8 @@ class ConvNeXt(HierarchicalBackbone):
                               groups=channels)
             return ConvNeXtBlock(
                 channels, layer, mixer_name='dwconv', drop_path_rate=rate,
-                layer_scale_init_value=layer_scale_init_value, deploy=deploy)
+                layer_scale_init_value=layer_scale_init_value, deploy=deploy,
+                norm_cfg=norm_cfg)
 
         super().__init__(
             embed_dims=dims, depths=arch['depths'], make_block=make_block,

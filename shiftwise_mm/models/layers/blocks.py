@@ -175,19 +175,28 @@ class ConvNeXtBlock(_Block):
             scale if None or not positive.
         deploy (bool): Whether to build the deployed block: without layer
             scale, its mixing layer deployed.
+        norm_cfg (dict): The layer norm. Defaults to
+            ``dict(type='LN', eps=1e-6)``.
 
     Shape:
         ``(B, C, H, W)`` in, the same out.
+
+    Raises:
+        ValueError: If ``norm_cfg`` is not that of a layer norm.
     """
 
     def __init__(self, channels: int, mixer: nn.Module, *, mixer_name: str,
                  drop_path_rate: float,
-                 layer_scale_init_value: float | None, deploy: bool) -> None:
+                 layer_scale_init_value: float | None, deploy: bool,
+                 norm_cfg: dict = dict(type='LN', eps=1e-6)) -> None:
         super().__init__(
             channels, mixer, mixer_name=mixer_name,
             drop_path_rate=drop_path_rate,
             layer_scale_init_value=layer_scale_init_value, deploy=deploy)
-        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.norm = build_norm_layer(norm_cfg, channels)[1]
+        if not isinstance(self.norm, nn.LayerNorm):
+            raise ValueError('norm_cfg must be that of a layer norm (LN), got '
+                             f'{norm_cfg!r}')
         self.pwconv1 = nn.Linear(channels, 4 * channels)
         self.act = nn.GELU()
         self.pwconv2 = nn.Linear(4 * channels, channels)

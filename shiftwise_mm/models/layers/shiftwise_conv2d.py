@@ -186,6 +186,18 @@ class ShiftWiseConv2d(BaseModule):
         """
         return sum(conv.weight for conv in self.convs)
 
+    def operator(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The outputs ``h, v, i`` before their norms; not when deployed.
+
+        Args:
+            x (Tensor): The channels that take part, ``(B, n_rep, H, W)``.
+
+        Returns:
+            tuple[Tensor]: Three of the shape of ``x``.
+        """
+        return shiftwise_conv(x, self.merged_weight(), self.spec,
+                              form=self.form)
+
     def forward(self, x: Tensor) -> Tensor:
         rep, ghost = x, None
         if self.ghost_index.numel():
@@ -200,8 +212,7 @@ class ShiftWiseConv2d(BaseModule):
                 ghost = (ghost * self.ghost_scale.view(-1, 1, 1) +
                          self.ghost_bias.view(-1, 1, 1))
         else:
-            h, v, i = shiftwise_conv(rep, self.merged_weight(), self.spec,
-                                     form=self.form)
+            h, v, i = self.operator(rep)
             out = self.norm_h(h) + self.norm_v(v) + self.norm_i(i) + rep
         if ghost is not None:
             out = torch.cat([out, ghost], dim=1)

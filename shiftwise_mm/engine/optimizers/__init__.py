@@ -1,0 +1,4 @@
+"""Optimizers' parameter groups."""
+from .layer_decay import LayerDecayOptimWrapperConstructor
+
+__all__ = ['LayerDecayOptimWrapperConstructor']

@@ -1,0 +1,109 @@
+"""The recipes of the published models, as mmdet and mmseg understand them."""
+import pytest
+import torch
+from helpers import ROOT
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, DefaultScope
+
+DETECTION = 'detection/cascade-mask-rcnn_shiftwise-{}_fpn_ms-3x_coco.py'
+SEGMENTATION = 'segmentation/upernet_shiftwise-{}_160k_ade20k-512x512.py'
+DIMS = {'tiny': [80, 160, 320, 640], 'small': [96, 192, 384, 768]}
+
+
+def read(name, arch):
+    return Config.fromfile(ROOT / 'configs' / name.format(arch))
+
+
+@pytest.mark.parametrize('arch', DIMS)
+@pytest.mark.parametrize('name', [DETECTION, SEGMENTATION])
+def test_the_published_backbone(name, arch):
+    backbone = read(name, arch).model.backbone.to_dict()
+    assert backbone.pop('norm_cfg') == dict(type='SyncBN')
+    assert backbone == dict(
+        type='shiftwise_mm.ShiftWiseNet', arch=arch,
+        kernel_sizes=(51, 49, 47, 13), small_kernel=3, ghost_ratio=.23,
+        num_paths=2, num_reps=4, drop_path_rate=.4,
+        layer_scale_init_value=1.)
+
+
+@pytest.mark.parametrize('arch', DIMS)
+def test_detection(arch):
+    cfg = read(DETECTION, arch)
+    assert cfg.model.neck.in_channels == DIMS[arch]
+    heads = cfg.model.roi_head.bbox_head
+    assert [h.bbox_coder.target_stds[0] for h in heads] == [.1, .05, .033]
+    for head in heads:
+        assert head.num_shared_convs == 4 and head.num_shared_fcs == 1
+        assert head.norm_cfg.type == 'SyncBN' and head.reg_class_agnostic
+        assert head.loss_bbox.type == 'GIoULoss' and head.reg_decoded_bbox
+    assert cfg.train_cfg.max_epochs == 36
+    warm_up, steps = cfg.param_scheduler
+    assert warm_up.type == 'LinearLR' and steps.milestones == [27, 33]
+    assert cfg.train_dataloader.batch_size == 2  # on 8 GPUs
+    assert cfg.auto_scale_lr.base_batch_size == 16
+    whole, crop = cfg.train_dataloader.dataset.pipeline[3].transforms
+    assert [s[0] for s in whole[0].scales] == list(range(480, 801, 32))
+    assert [t.type for t in crop] == ['RandomChoiceResize', 'RandomCrop',
+                                      'RandomChoiceResize']
+
+
+@pytest.mark.parametrize('arch', DIMS)
+def test_segmentation(arch):
+    cfg = read(SEGMENTATION, arch)
+    model = cfg.model
+    assert model.decode_head.in_channels == DIMS[arch]
+    assert model.auxiliary_head.in_channels == DIMS[arch][2]
+    assert model.decode_head.num_classes == 150
+    assert model.auxiliary_head.num_classes == 150
+    assert model.test_cfg == dict(mode='slide', crop_size=(512, 512),
+                                  stride=(341, 341))
+    assert model.data_preprocessor.size == (512, 512)
+    assert cfg.train_cfg.max_iters == 160000
+    warm_up, poly = cfg.param_scheduler
+    assert (warm_up.type, warm_up.end) == ('LinearLR', 1500)
+    assert (poly.type, poly.begin, poly.end) == ('PolyLR', 1500, 160000)
+    assert cfg.train_dataloader.batch_size == 2  # on 8 GPUs
+    assert cfg.img_ratios == [.5, .75, 1., 1.25, 1.5, 1.75]
+
+
+@pytest.mark.parametrize('name', [DETECTION, SEGMENTATION])
+def test_what_does_not_decay(name):
+    """Norms, biases and scales; every other weight by 0.05."""
+    cfg = read(name, 'tiny')
+    assert cfg.optim_wrapper.type == 'OptimWrapper'
+    cfg.model.backbone.update(arch='nano')
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model)
+        optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    assert isinstance(optimizer, torch.optim.AdamW)
+    decays = {id(p): group['weight_decay']
+              for group in optimizer.param_groups for p in group['params']}
+    assert {group['lr'] for group in optimizer.param_groups} == {1e-4}
+    kernels = 0
+    for name, parameter in model.named_parameters():
+        # What has more than a dimension is a kernel, but for GRN's two.
+        decays_at = .05 if max(parameter.shape) < parameter.numel() else 0
+        assert decays[id(parameter)] == decays_at, name
+        kernels += decays_at > 0
+    assert 0 < kernels < len(decays)
+
+
+@pytest.mark.parametrize('mode, calls', [('slide', 2), ('whole', 1)])
+def test_both_single_scale_tests_of_segmentation(mode, calls):
+    cfg = read(SEGMENTATION, 'tiny')
+    cfg.merge_from_dict({
+        'model.test_cfg.mode': mode, 'model.backbone.arch': 'nano',
+        'model.decode_head.in_channels': [24, 48, 96, 192],
+        'model.decode_head.channels': 8, 'model.auxiliary_head': None,
+        'model.test_cfg.crop_size': (64, 64),
+        'model.test_cfg.stride': (42, 42)})
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        model = MODELS.build(cfg.model).eval()
+    sizes = []
+    model.backbone.register_forward_pre_hook(
+        lambda module, args: sizes.append(tuple(args[0].shape[2:])))
+    with torch.no_grad():
+        result, = model.predict(torch.rand(1, 3, 64, 96))
+    assert result.pred_sem_seg.data.shape == (1, 64, 96)
+    assert sizes == [(64, 64) if mode == 'slide' else (64, 96)] * calls
