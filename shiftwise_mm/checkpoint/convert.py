@@ -45,6 +45,8 @@ FAMILIES = (
            ('.large_kernel.LoRAs.', '.pwconv1.1.'), _SHIFTWISE),
     Family('ShiftWise v1, published names',
            ('.large_kernel.LoRAs.', '.pwconv1.weight'), _SHIFTWISE),
+    Family('a part of a ShiftWise, published names',
+           ('.large_kernel.LoRAs.', ), _SHIFTWISE),
     Family('ShiftWise with merged paths, published names',
            ('.large_kernel.LoRA.weight', ),
            (('.LoRA.weight', '.convs.0.weight'), *_SHIFTWISE)),
