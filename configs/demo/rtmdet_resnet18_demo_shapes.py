@@ -2,7 +2,7 @@
 # many iterations as take the same time.
 _base_ = './rtmdet_shiftwise-nano_demo_shapes.py'
 
-max_iters = 680
+max_iters = 1030
 warm_up = min(100, max_iters // 8)
 
 model = dict(

@@ -25,7 +25,7 @@ def differences(file: Facts, model: Facts) -> list[str]:
     if file.family != model.family:
         return [f'the file is of a {file.family}, the model is a '
                 f'{model.family}']
-    if file.style != model.style:
+    if file.style is not None and file.style != model.style:
         return [f'the file has style={file.style!r}, the model '
                 f'{model.style!r}']
     if file.deploy != model.deploy:
@@ -37,7 +37,7 @@ def differences(file: Facts, model: Facts) -> list[str]:
     for name in ('depths', 'embed_dims', 'in_channels', 'num_paths',
                  'num_reps'):
         ours, theirs = getattr(model, name), getattr(file, name)
-        if ours != theirs and theirs is not None and ours is not None:
+        if ours != theirs and ours is not None and _is_known(theirs):
             found.append(f'{name}={theirs} in the file, {ours} in the model'
                          + _hint(name, theirs, ours))
     if file.depths and len(file.depths) == len(model.depths):
@@ -61,11 +61,15 @@ _NOT_DEPLOYED = ('the file holds the training form, the model is built with '
                  'switch_to_deploy()')
 
 
+def _is_known(option) -> bool:
+    return option is not None and not (
+        isinstance(option, tuple) and None in option)
+
+
 def _hint(name: str, theirs, ours) -> str:
     if name == 'depths':
         return ' (arch)'
-    if name != 'embed_dims' or len(theirs) != len(ours) or \
-            None in (*theirs, *ours):
+    if name != 'embed_dims' or len(theirs) != len(ours):
         return ''
     factor = round(theirs[-1] / ours[-1], 2)
     if all(int(dim * factor) == other

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 
 import torch.nn as nn
@@ -105,7 +105,8 @@ def check_args(module: nn.Module, weights: Mapping[str, Tensor],
 
 
 def drop_output_norms(weights: dict, report: ConversionReport,
-                      own: Mapping, prefix: str = '') -> ConversionReport:
+                      own: Container[str],
+                      prefix: str = '') -> ConversionReport:
     """Takes output norms out, in place, for which a model has no place."""
     back = {new: old for old, new in report.names.items()}
     homeless = [

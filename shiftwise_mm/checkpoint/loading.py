@@ -66,8 +66,7 @@ def find_backbones(model: nn.Module,
     Wrappers such as ``DistributedDataParallel`` do not count in the prefix,
     as when mmengine loads.
     """
-    if is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
+    model = _unwrapped(model)
     if hasattr(model, 'strict_load') and hasattr(model, 'stages'):
         yield prefix, model
         return
@@ -107,7 +106,9 @@ def adapt_checkpoint(
         weights = {name[len(prefix):]: value for name, value in part.items()
                    if name.startswith(prefix)}
         check_args(backbone, weights, opened.args)
-        report = drop_output_norms(part, report, own, prefix)
+        report = drop_output_norms(
+            part, report, {prefix + name for name in backbone.state_dict()},
+            prefix)
         state_dict.update(part)
     fc = state_dict.get('head.fc.weight')
     if head and fc is not None and fc.shape != own['head.fc.weight'].shape:
@@ -172,4 +173,6 @@ def load_pretrained(model: nn.Module, path: str | os.PathLike, *,
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model

@@ -12,10 +12,11 @@ import torch.nn as nn
 from mmengine.config import Config
 from torch import Tensor
 
-from shiftwise_mm.checkpoint.container import Opened, open_container
+from shiftwise_mm.checkpoint.container import open_container
 from shiftwise_mm.checkpoint.convert import (
     ConversionReport,
     convert_state_dict,
+    first_few,
     stage_densities,
 )
 from shiftwise_mm.checkpoint.describe import Facts, describe, describe_model
@@ -99,14 +100,10 @@ def inspect_file(path: str | os.PathLike) -> Inspection:
         FileNotFoundError: If it does not exist.
         ValueError: If it is refused, unreadable or none of ours.
     """
-    opened = _open(path)
-    weights, report = convert_state_dict(opened.state_dict, head='head.')
-    facts = _facts_of(path, weights, opened.args)
+    own, _, report, facts = _read(path)
     config, remarks = suggest_config(facts)
     config['init_cfg'] = dict(type='Pretrained', checkpoint=str(path))
-    return Inspection(
-        replace(report, source=str(path), container=opened.container), facts,
-        stage_densities(weights), config, remarks)
+    return Inspection(report, facts, stage_densities(own), config, remarks)
 
 
 @dataclass(frozen=True)
@@ -162,14 +159,9 @@ def convert_file(src: str | os.PathLike, dst: str | os.PathLike, *,
     src, dst = Path(src), Path(dst)
     if dst.exists() and not force:
         raise FileExistsError(f'{dst} exists')
-    opened = _open(src)
-    weights, report = convert_state_dict(opened.state_dict, prefix=_PREFIX,
-                                         head='head.')
-    own = {name.removeprefix(_PREFIX): value
-           for name, value in weights.items() if name.startswith(_PREFIX)}
-    rest = {name: value for name, value in weights.items()
-            if not name.startswith(_PREFIX)}
-    facts = _facts_of(src, own, opened.args)
+    if not dst.parent.is_dir():
+        raise FileNotFoundError(f'{dst.parent} is no folder')
+    own, rest, report, facts = _read(src)
     options, remarks = (_backbone_of(config), {}) if config else \
         suggest_config(facts)
     assumed = {name: f'{options[name]} ({remark})'
@@ -199,27 +191,32 @@ def convert_file(src: str | os.PathLike, dst: str | os.PathLike, *,
         part.replace(dst)
     finally:
         part.unlink(missing_ok=True)
-    report = replace(report, source=str(src), container=opened.container)
     return Conversion(report, assumed, parity)
 
 
-def _open(path: str | os.PathLike) -> Opened:
+def _read(path: str | os.PathLike
+          ) -> tuple[dict, dict, ConversionReport, Facts]:
+    """Native weights of the backbone, those beside it, the report, facts."""
     checkpoint = load_file(path)
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f'{path} holds a {type(checkpoint).__name__}, not a '
                          'checkpoint')
     try:
-        return open_container(checkpoint)
+        opened = open_container(checkpoint)
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from error
-
-
-def _facts_of(path, weights: dict[str, Tensor], args: dict | None) -> Facts:
-    facts = describe(weights, args)
+    weights, report = convert_state_dict(opened.state_dict, prefix=_PREFIX,
+                                         head='head.')
+    own = {name.removeprefix(_PREFIX): value
+           for name, value in weights.items() if name.startswith(_PREFIX)}
+    rest = {name: value for name, value in weights.items()
+            if not name.startswith(_PREFIX)}
+    facts = describe({**rest, **own}, opened.args)
     if facts.family is None:
         raise ValueError(f'{path} is none of ours, by its names, such as '
-                         f'{next(iter(weights), "none")}')
-    return facts
+                         f'{first_few(opened.state_dict, 2)}')
+    return own, rest, replace(report, source=str(path),
+                              container=opened.container), facts
 
 
 def _backbone_of(config: str) -> dict:

@@ -32,7 +32,8 @@ def suggest_config(facts: Facts) -> tuple[dict, dict[str, str]]:
     if facts.family is None:
         raise ValueError('the weights are none of ours, by their names')
     if None in facts.embed_dims or None in facts.taps or 0 in facts.depths \
-            or None in facts.convolved:
+            or None in facts.convolved \
+            or facts.family == 'ShiftWiseNet' and facts.style is None:
         raise ValueError(f'the weights are those of an incomplete '
                          f'{facts.family}')
     arch, width = _arch(facts)

@@ -96,6 +96,17 @@ def test_deployed_names_of_unireplknet():
     assert len(report.converted) == 2 * len(large)
 
 
+@pytest.mark.parametrize('family', ['v2', 'v1'])
+def test_merged_paths(family):
+    """Upstream's merge_branches leaves one convolution, named otherwise."""
+    net = make(family, num_paths=1)
+    given = {name.replace('.LoRAs.0.', '.LoRA.'): value
+             for name, value in published(family, net).items()}
+    converted, report = convert_state_dict(given)
+    assert set(converted) == set(without_tables(net.state_dict()))
+    assert 'merged paths' in report.recognised
+
+
 def test_weights_beside_the_backbone():
     net = make('v2')
     given = {f'backbone.{name}': value

@@ -267,6 +267,8 @@ def test_forms_of_slak_take_each_others_weights(one, other):
     (lambda s: {k: v for k, v in s.items() if '.norm.' not in k},
      r'the file is incomplete or of another version; missing: '
      r'stages.0.0.norm.weight, .*\(20\)'),
+    (lambda s: {k: v for k, v in s.items() if '.pwconv' not in k},
+     'weights: the file is incomplete or of another version; missing'),
     (lambda s: {**s, 'stages.0.0.gamma': torch.ones(3)},
      r'options.*another shape: stages.0.0.gamma \(3,\) instead of \(8,\)'),
     (lambda s: {**s, 'stages.0.0.extra': torch.ones(3)},
@@ -279,6 +281,19 @@ def test_partial_loads(spoil, words, logged):
     with pytest.raises(ValueError, match=words):
         make('v2').load_state_dict(state, strict=False)
     assert not logged
+
+
+def test_deployed_forms_of_slak_differ_by_their_strips():
+    source = make('slak')
+    source.switch_to_deploy()
+    net = make('slak as shiftwise', deploy=True)
+    with pytest.raises(ValueError, match="form='large', the model "
+                       "'shiftwise'; another shape: .*strip_h"):
+        net.load_state_dict(source.state_dict())
+    gated = make('slak gated', deploy=True)
+    shiftwise = SLaK(MINI, width_factor=1., form='shiftwise', norm_out=False)
+    shiftwise.switch_to_deploy()
+    gated.load_state_dict(shiftwise.state_dict())
 
 
 def test_none_under_the_prefix():

@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.nn as nn
 from mmengine.config import Config
+from mmengine.model import BaseTTAModel
 from mmengine.registry import DATASETS
 from mmengine.registry import MODELS as REGISTRY
-from mmengine.runner import Runner
+from mmengine.runner import Runner, load_state_dict
 from mmengine.structures import InstanceData, PixelData
 from published import (
     DIMS,
@@ -61,6 +62,13 @@ MODELS = dict(detector=DETECTOR, segmentor=SEGMENTOR, classifier=CLASSIFIER)
 SCOPES = dict(detector='mmdet', segmentor='mmseg', classifier='mmengine')
 COUNTER = itertools.count()
 every_model = pytest.mark.parametrize('name', MODELS)
+
+
+class Augmented(BaseTTAModel):
+    """What test-time augmentation puts around a model."""
+
+    def merge_preds(self, data_samples_list):
+        return data_samples_list
 
 
 @DATASETS.register_module(name='ImagesOfTheHook', force=True)
@@ -177,6 +185,20 @@ def test_prefixes_and_containers(name, prefix, container, tmp_path):
     runner = runner_of(name, tmp_path)
     runner.load_checkpoint(str(file))
     assert_backbone(runner.model, source)
+
+
+def test_a_model_that_augments_its_inputs(tmp_path):
+    source, file = make('v2', norm_out=True), tmp_path / 'published.pth'
+    torch.save(published_file('v2', source), file)
+    model = Augmented(runner_of('detector', tmp_path).model)
+    runner = argparse.Namespace(model=model, _load_from=None,
+                                logger=argparse.Namespace(info=lambda _: 0))
+    checkpoint = torch.load(file)
+    ConvertPretrainedHook().after_load_checkpoint(runner, checkpoint)
+    load_state_dict(model, checkpoint['state_dict'])
+    for ours, expected in zip(outputs(model.module.backbone), outputs(source),
+                              strict=True):
+        assert torch.equal(ours, expected)
 
 
 def test_a_bare_native_backbone(tmp_path):

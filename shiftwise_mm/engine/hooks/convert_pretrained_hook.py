@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from shiftwise_mm.checkpoint.loading import adapt_checkpoint, find_backbones
@@ -33,13 +32,10 @@ class ConvertPretrainedHook(Hook):
     priority = 'VERY_HIGH'
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        model = runner.model
-        if is_model_wrapper(model):
-            model = model.module
-        if not any(True for _ in find_backbones(model)):
+        if not list(find_backbones(runner.model)):
             return
         state_dict, report = adapt_checkpoint(
-            model, checkpoint, source=str(runner._load_from or ''))
+            runner.model, checkpoint, source=str(runner._load_from or ''))
         if report.changed or report.container != 'state_dict':
             checkpoint['state_dict'] = state_dict
             runner.logger.info(str(report))
