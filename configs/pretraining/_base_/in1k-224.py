@@ -1,6 +1,6 @@
-# ImageNet-1K at 224x224 for mmpretrain, dense. NOT TESTED: mmpretrain does not
-# import beside the tested torch, so these configs are parsed, and the shapes of
-# backbone and head checked, but no step was trained.
+# ImageNet-1K at 224x224 for mmpretrain, dense. NOT TESTED: mmpretrain does
+# not import beside the tested torch, so these configs are parsed, and the
+# shapes of backbone and head checked, but no step was trained.
 #
 # Upstream's command for 300 epochs: AdamW 4e-3, batch 4096, 5 epochs of
 # warm-up, no averaged weights; the rest are the defaults of its main.py, which
