@@ -11,7 +11,6 @@ from mmengine.runner import Runner
 from shiftwise_mm.engine.hooks import ComparisonPicturesHook
 from shiftwise_mm.ops import available_backends
 from shiftwise_mm.ops.forms import FORM_NAMES
-from shiftwise_mm.ops.spec import check_int
 
 LONG_SIDE = 480  # pixels; what a CPU trains on within minutes
 
@@ -43,10 +42,10 @@ def check_form(form: str) -> None:
 def set_iterations(cfg: Config, max_iters: int) -> None:
     """Sets the length of a run, and with it warm-up, decay and intervals.
 
-    Raises:
-        TypeError, ValueError: If it is not a positive integer.
+    Args:
+        cfg (Config): Changed in place.
+        max_iters (int): Positive.
     """
-    check_int('max_iters', max_iters, 1)
     warm_up, decay = cfg.param_scheduler
     warm_up.end = decay.begin = max(min(100, max_iters // 8), 1)
     decay.end = max(max_iters, decay.begin + 1)

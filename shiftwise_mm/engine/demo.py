@@ -5,6 +5,7 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 
 from shiftwise_mm.datasets import CocoFolder
+from shiftwise_mm.ops.spec import check_int
 
 from ._demo_run import (
     check_form,
@@ -63,6 +64,8 @@ def demo_config(folder: CocoFolder, *, work_dir: str,
     if backbone not in BACKBONES:
         raise ValueError(f'backbone must be one of {tuple(BACKBONES)}, got '
                          f'{backbone!r}')
+    if max_iters is not None:
+        check_int('max_iters', max_iters, 1)
     check_form(form)
     if form != 'auto' and not backbone.startswith('shiftwise'):
         raise ValueError(f'form must be auto for backbone {backbone!r}, got '

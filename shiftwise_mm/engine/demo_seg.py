@@ -5,6 +5,7 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 
 from shiftwise_mm.datasets import SegFolder
+from shiftwise_mm.ops.spec import check_int
 
 from ._demo_run import (
     check_form,
@@ -53,6 +54,8 @@ def demo_seg_config(folder: SegFolder, *, work_dir: str, form: str = 'auto',
             integer.
     """
     check_form(form)
+    if max_iters is not None:
+        check_int('max_iters', max_iters, 1)
     cfg = get_config(_CONFIG)
     cfg.work_dir = work_dir
     cfg.resume = resume
