@@ -24,9 +24,10 @@ model = dict(
         type='shiftwise_mm.ShiftWiseNet',
         arch=dict(embed_dims=(8, 12, 16, 20), depths=(1, 1, 2, 1)),
         kernel_sizes=(13, 13, 7, 5), ghost_ratio=0.25, norm_eval=True,
-        norm_cfg=dict(type='SyncBN'), layer_scale_init_value=1.0),
+        norm_cfg=dict(type='SyncBN'), layer_scale_init_value=1.0,
+        out_indices=(3, )),
     decode_head=dict(
-        type='FCNHead', in_channels=20, in_index=3, channels=8, num_convs=1,
+        type='FCNHead', in_channels=20, in_index=0, channels=8, num_convs=1,
         num_classes=3, dropout_ratio=0.,
         norm_cfg=dict(type='GN', num_groups=2),
         loss_decode=dict(type='CrossEntropyLoss')),
@@ -56,7 +57,7 @@ test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(type='SGD', lr=0.05, momentum=0.9))
 default_hooks = dict(
-    logger=dict(interval=1),
+    logger=dict(type='LoggerHook', interval=1, log_metric_by_epoch=False),
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=2))
 randomness = dict(seed=0)
 """

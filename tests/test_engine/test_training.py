@@ -121,7 +121,7 @@ def test_sync_bn_is_reverted_in_one_process(segmentor, trained):
 
 
 def test_a_detector_as_by_mmdets_own_tool(tmp_path):
-    make_shapes_dataset(tmp_path / 'data/shapes', num_train=4, num_val=2,
+    make_shapes_dataset(tmp_path / 'data/shapes', num_train=4, num_val=4,
                         image_size=(128, 96))
     theirs = Path(mmdet.__file__).parent / '.mim/tools/train.py'
     for name, tool in ('ours', TOOL), ('theirs', theirs):
@@ -243,7 +243,7 @@ def test_what_does_not_fit_is_one_line(segmentor, trained, tmp_path):
          r'^train: config\.py: .*Gone'),
         (['--cfg-options', 'model.backbone.kernel_sizes=3'],
          'kernel_sizes.*3'),
-        (['--cfg-options', 'optim_wrapper.optimizer.type=Gone'], 'Gone'),
+        (['--cfg-options', 'optim_wrapper.type=Gone'], 'Gone'),
         (['--cfg-options', 'val_evaluator.type=Gone'], 'Gone'),
         (['--cfg-options', 'val_cfg=None'], 'val_dataloader.*None'),
         (['--cfg-options', 'load_from=gone.pth'],
