@@ -1,4 +1,9 @@
 """The recipes of the published models, as mmdet and mmseg understand them."""
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
 import pytest
 import torch
 from helpers import ROOT
@@ -107,3 +112,18 @@ def test_both_single_scale_tests_of_segmentation(mode, calls):
         result, = model.predict(torch.rand(1, 3, 64, 96))
     assert result.pred_sem_seg.data.shape == (1, 64, 96)
     assert sizes == [(64, 64) if mode == 'slide' else (64, 96)] * calls
+
+
+@pytest.mark.parametrize('library, name', [('mmdet', DETECTION),
+                                           ('mmseg', SEGMENTATION)])
+def test_the_tools_of_the_libraries_read_them_unmodified(library, name,
+                                                         tmp_path):
+    """In a fresh process, where nothing has imported this package."""
+    tools = Path(import_module(library).__file__).parent / '.mim/tools'
+    done = subprocess.run(
+        [sys.executable, str(tools / 'misc/print_config.py'),
+         str(ROOT / 'configs' / name.format('small'))],
+        capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "type='shiftwise_mm.ShiftWiseNet'" in done.stdout
+    assert "arch='small'" in done.stdout

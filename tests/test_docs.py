@@ -1,10 +1,11 @@
 """What the README says must be so."""
 import re
 
-from helpers import ROOT
+from helpers import ROOT, run_python
 from mmengine.config import Config
 
 README = (ROOT / 'README.md').read_text()
+CHECKPOINTS = (ROOT / 'docs/checkpoints.md').read_text()
 
 
 def test_the_config_of_the_readme_trains_a_step(tmp_path):
@@ -33,11 +34,53 @@ def test_the_config_of_the_readme_trains_a_step(tmp_path):
     assert Config.fromfile(file).optim_wrapper.optimizer.type == 'AdamW'
 
 
+def test_the_readme_loads_published_weights(tmp_path):
+    """Its lines, on a file of the size and names that upstream saves."""
+    import torch
+    from published import published_file
+
+    from shiftwise_mm.models import ShiftWiseNet
+    code, = re.findall(r'```python\n(from shiftwise_mm.checkpoint.+?)```',
+                       README, re.S)
+    assert len(code.splitlines()) == 5
+    source = ShiftWiseNet('tiny', norm_out=False)
+    torch.save(published_file('v2', source), tmp_path / 'SW-tiny.pth')
+    code += ('print(backbone.stages[3][2].pwconv1[1].weight.double()'
+             '.sum().item())')
+    *report, total = run_python(code, tmp_path)
+    assert any('ShiftWise v2, published names' in line for line in report)
+    assert float(total) == \
+        source.stages[3][2].pwconv1[1].weight.double().sum().item()
+
+
+def test_the_error_shown_in_the_docs_is_the_one_raised():
+    import pytest
+    from published import MINI, make
+
+    from shiftwise_mm.models import ShiftWiseNet
+    shown, = re.findall(r'```\n(stage 0 .+?)```', CHECKPOINTS, re.S)
+    with pytest.raises(ValueError) as caught:
+        ShiftWiseNet(MINI, small_kernel=5).load_state_dict(
+            make('v2').state_dict())
+    assert ' '.join(shown.split()) in str(caught.value)
+
+
 def test_files_and_tools_named_in_the_readme_exist():
-    named = re.findall(r'(?:tools|tests|docs|configs)/[\w/.-]+\.\w+', README)
+    named = re.findall(r'(?:tools|tests|docs|configs)/[\w/.-]+\.\w+',
+                       README + CHECKPOINTS)
     assert 'tools/plot_shifts.py' in named
     for name in named:
         assert (ROOT / name).is_file() or name == 'tools/train.py', name
+
+
+def test_configs_of_the_table_of_costs_exist():
+    text = (ROOT / 'docs/flops.md').read_text()
+    stems = dict(re.findall(r'^(\w)=(configs/\S+)$', text, re.M))
+    calls = re.findall(r'^count \$(\w)(\S+\.py) (.+)$', text, re.M)
+    rows = re.findall(r'^\| \d \| .+, (\d+)x(\d+) \| (\d) \|', text, re.M)
+    assert [rest.split() for *_, rest in calls] == list(map(list, rows))
+    for stem, end, _ in calls:
+        assert (ROOT / (stems[stem] + end)).is_file()
 
 
 def test_make_targets_named_in_the_readme_exist():

@@ -145,6 +145,7 @@ default_hooks = dict(
     logger=dict(interval=20),
     checkpoint=dict(by_epoch=False, interval=max_iters, max_keep_ckpts=1))
 custom_hooks = [
+    dict(type='shiftwise_mm.ConvertPretrainedHook'),
     dict(
         type='EMAHook',
         ema_type='ExponentialMovingAverage',

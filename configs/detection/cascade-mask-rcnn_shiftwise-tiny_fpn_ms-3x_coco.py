@@ -36,3 +36,6 @@ optim_wrapper = dict(
         bias_decay_mult=0.,
         # Layer scale and GRN.
         custom_keys=dict(gamma=dict(decay_mult=0.), beta=dict(decay_mult=0.))))
+
+# Lets load_from and tools/test.py take published weights.
+custom_hooks = [dict(type='shiftwise_mm.ConvertPretrainedHook')]

@@ -44,3 +44,6 @@ param_scheduler = [
          by_epoch=False),
 ]
 train_dataloader = dict(batch_size=2)
+
+# Lets load_from and tools/test.py take published weights.
+custom_hooks = [dict(type='shiftwise_mm.ConvertPretrainedHook')]

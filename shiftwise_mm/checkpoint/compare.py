@@ -25,21 +25,19 @@ def differences(file: Facts, model: Facts) -> list[str]:
     if file.family != model.family:
         return [f'the file is of a {file.family}, the model is a '
                 f'{model.family}']
-    found = []
-    for name in ('style', 'form'):
-        ours, theirs = getattr(model, name), getattr(file, name)
-        if ours != theirs and not (
-                name == 'form' and _same_function(file, model)):
-            found.append(f'the file has {name}={theirs!r}, the model '
-                         f'{ours!r}')
-    if found:
-        return found
+    if file.style is not None and file.style != model.style:
+        return [f'the file has style={file.style!r}, the model '
+                f'{model.style!r}']
     if file.deploy != model.deploy:
         return [_DEPLOYED if file.deploy else _NOT_DEPLOYED]
+    if file.form != model.form and (
+            file.deploy or 'shared_gated' in (file.form, model.form)):
+        return [f'the file has form={file.form!r}, the model {model.form!r}']
+    found = []
     for name in ('depths', 'embed_dims', 'in_channels', 'num_paths',
                  'num_reps'):
         ours, theirs = getattr(model, name), getattr(file, name)
-        if ours != theirs and theirs is not None and ours is not None:
+        if ours != theirs and ours is not None and _is_known(theirs):
             found.append(f'{name}={theirs} in the file, {ours} in the model'
                          + _hint(name, theirs, ours))
     if file.depths and len(file.depths) == len(model.depths):
@@ -63,20 +61,15 @@ _NOT_DEPLOYED = ('the file holds the training form, the model is built with '
                  'switch_to_deploy()')
 
 
-def _same_function(file: Facts, model: Facts) -> bool:
-    """Whether a file of one form of SLaK loads into a model of the other."""
-    if file.deploy or model.deploy:
-        # Deployed, only the lengths of the strips tell.
-        return file.deploy == model.deploy and 'shared_gated' in (
-            model.form, file.form) and 'large' not in (model.form, file.form)
-    return 'shared_gated' not in (file.form, model.form)
+def _is_known(option) -> bool:
+    return option is not None and not (
+        isinstance(option, tuple) and None in option)
 
 
 def _hint(name: str, theirs, ours) -> str:
     if name == 'depths':
         return ' (arch)'
-    if name != 'embed_dims' or len(theirs) != len(ours) or \
-            None in (*theirs, *ours):
+    if name != 'embed_dims' or len(theirs) != len(ours):
         return ''
     factor = round(theirs[-1] / ours[-1], 2)
     if all(int(dim * factor) == other

@@ -45,6 +45,11 @@ FAMILIES = (
            ('.large_kernel.LoRAs.', '.pwconv1.1.'), _SHIFTWISE),
     Family('ShiftWise v1, published names',
            ('.large_kernel.LoRAs.', '.pwconv1.weight'), _SHIFTWISE),
+    Family('a part of a ShiftWise, published names',
+           ('.large_kernel.LoRAs.', ), _SHIFTWISE),
+    Family('ShiftWise with merged paths, published names',
+           ('.large_kernel.LoRA.weight', ),
+           (('.LoRA.weight', '.convs.0.weight'), *_SHIFTWISE)),
     Family('SLaK, published names', ('.large_kernel.LoRA1.conv.', ),
            (('.LoRA1.conv.', '.conv_v.'), ('.LoRA2.conv.', '.conv_h.'),
             *_SLAK)),
@@ -183,7 +188,9 @@ def convert_state_dict(
             native = family.native(own) if family else own
             if native != own:
                 converted.append(name)
-            target = prefix + native
+            # What is none of ours may lie there already.
+            target = native if not family and native.startswith(prefix) \
+                else prefix + native
         if target is None:
             ignored[name] = why
         else:

@@ -84,6 +84,8 @@ def describe(state_dict: Mapping[str, Tensor],
     firsts = [next((blocks[key] for key in sorted(blocks) if key[0] == i), {})
               for i in range(len(depths))]
     unirep = _any(parts, 'pwconv1.1.')
+    style = 'unirep' if unirep else \
+        'slak' if 'pwconv1.weight' in parts else None
     widths = [b.get('pwconv1.1.weight', b.get('pwconv1.weight'))
               for b in firsts]
     deploy = _any(parts, 'large_kernel.strip_h.') if family in (
@@ -97,7 +99,7 @@ def describe(state_dict: Mapping[str, Tensor],
         layer_scale=None if deploy else 'gamma' in parts,
         num_classes=_size(state_dict.get('head.fc.weight'), 0))
     if family == 'ShiftWiseNet':
-        facts = _describe_shiftwise(facts, firsts, unirep)
+        facts = _describe_shiftwise(facts, firsts, style)
     elif family == 'SLaK':
         facts = _describe_slak(facts, firsts)
     elif family == 'UniRepLKNet':
@@ -113,7 +115,6 @@ def describe_model(module: nn.Module) -> Facts:
     layers = [stage[0].large_kernel for stage in module.stages]
     return replace(
         facts,
-        form=getattr(module, 'form', None),
         kernel_sizes=tuple(layer.spec.large_kernel for layer in layers),
         taps=tuple(layer.spec.num_taps for layer in layers),
         ghost_ratio=getattr(layers[0], 'ghost_ratio', None))
@@ -159,7 +160,8 @@ def _taps_of(weight: Tensor | None, channels: int | None) -> int | None:
     return weight.shape[0] // channels * math.ceil(width / height)
 
 
-def _describe_shiftwise(facts: Facts, firsts: list, unirep: bool) -> Facts:
+def _describe_shiftwise(facts: Facts, firsts: list,
+                        style: str | None) -> Facts:
     taps, kernels, convolved, small, reps = [], [], [], None, None
     for block in firsts:
         part = {name.removeprefix('large_kernel.'): value
@@ -177,7 +179,7 @@ def _describe_shiftwise(facts: Facts, firsts: list, unirep: bool) -> Facts:
     paths = [name for name in firsts[0] if re.fullmatch(
         r'large_kernel\.convs\.\d+\.weight', name)]
     return replace(
-        facts, style='unirep' if unirep else 'slak', small_kernel=small,
+        facts, style=style, small_kernel=small,
         taps=tuple(taps), kernel_sizes=tuple(kernels),
         convolved=tuple(convolved), num_paths=len(paths) or None,
         num_reps=reps)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 
 import torch.nn as nn
@@ -64,20 +64,21 @@ def prepare_state_dict(module: nn.Module, state_dict: dict, prefix: str,
             weights.setdefault(name, own[name])
     wrong = _misfits(weights, own)
     causes = differences(facts, describe_model(module)) if weights else []
-    if module.strict_load and (causes or any(wrong.values())):
+    fits = not causes and not any(wrong.values())
+    if module.strict_load and not fits:
         raise ValueError(_refusal(module, prefix, weights, own, causes, wrong,
                                   facts.family))
+    warning = '' if fits else _listed(causes, wrong, weights, own)
     for name in (*wrong['another shape'], *wrong['unknown']):
         if name not in tables:  # whose disagreement is always an error
             del weights[name]
     _replace(state_dict, weights, prefix)
     if report.changed:
         print_log(str(report), logger='current')
-    if causes or any(wrong.values()):
+    if warning:
         print_log(
             f'{type(module).__name__} loads what fits (strict_load=False): '
-            + _listed(causes, wrong, weights, own), logger='current',
-            level=logging.WARNING)
+            f'{warning}', logger='current', level=logging.WARNING)
 
 
 def check_args(module: nn.Module, weights: Mapping[str, Tensor],
@@ -104,7 +105,8 @@ def check_args(module: nn.Module, weights: Mapping[str, Tensor],
 
 
 def drop_output_norms(weights: dict, report: ConversionReport,
-                      own: Mapping, prefix: str = '') -> ConversionReport:
+                      own: Container[str],
+                      prefix: str = '') -> ConversionReport:
     """Takes output norms out, in place, for which a model has no place."""
     back = {new: old for old, new in report.names.items()}
     homeless = [

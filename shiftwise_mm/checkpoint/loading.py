@@ -44,8 +44,9 @@ def load_file(path: str | os.PathLike, map_location='cpu'):
     except pickle.UnpicklingError as error:
         raise ValueError(f'{path} is refused: {_reason(error)}') from error
     except (RuntimeError, EOFError, KeyError, IndexError) as error:
+        reason = (str(error) or type(error).__name__).partition('\n')[0]
         raise ValueError(f'{path} cannot be read as a checkpoint: '
-                         f'{str(error).partition(chr(10))[0]}') from error
+                         f'{reason}') from error
 
 
 def _reason(error: Exception) -> str:
@@ -54,8 +55,8 @@ def _reason(error: Exception) -> str:
     if name:
         return (f'it holds {name.group(1)}, and only tensors and plain data '
                 'are loaded')
-    reason = text.rpartition('WeightsUnpickler error: ')[2]
-    return reason.partition('\n')[0].strip()
+    reason = text.rpartition('WeightsUnpickler error: ')[2].strip()
+    return reason.partition('\n')[0]
 
 
 def find_backbones(model: nn.Module,
@@ -65,8 +66,7 @@ def find_backbones(model: nn.Module,
     Wrappers such as ``DistributedDataParallel`` do not count in the prefix,
     as when mmengine loads.
     """
-    if is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
+    model = _unwrapped(model)
     if hasattr(model, 'strict_load') and hasattr(model, 'stages'):
         yield prefix, model
         return
@@ -106,7 +106,9 @@ def adapt_checkpoint(
         weights = {name[len(prefix):]: value for name, value in part.items()
                    if name.startswith(prefix)}
         check_args(backbone, weights, opened.args)
-        report = drop_output_norms(part, report, own, prefix)
+        report = drop_output_norms(
+            part, report, {prefix + name for name in backbone.state_dict()},
+            prefix)
         state_dict.update(part)
     fc = state_dict.get('head.fc.weight')
     if head and fc is not None and fc.shape != own['head.fc.weight'].shape:
@@ -171,4 +173,6 @@ def load_pretrained(model: nn.Module, path: str | os.PathLike, *,
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model

@@ -5,6 +5,10 @@ function which is not on its list. mmengine 0.10.7 saves such names in each
 checkpoint (the histories of its log), so resuming, ``load_from`` and testing
 all fail; published files of SLaK and ShiftWise hold the training's
 ``argparse.Namespace``. The names needed are registered here, and no others.
+
+The maintained fork of mmengine (onedl-mmengine 0.10.12) allows the real
+``getattr`` and, where a file is refused, loads it with all that it asks for.
+Its function of that is replaced by one that does neither.
 """
 from __future__ import annotations
 
@@ -14,13 +18,29 @@ import pickle
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+from mmengine.runner import checkpoint as mmengine_checkpoint
 
 __all__ = ['register_safe_globals']
 
-_STATISTICS = ('min', 'max', 'current', 'mean')
+
+class _OneCycle:
+    """Stands in for the scheduler's class, which a file could make."""
 
 
-def _history_statistic(owner: type, name: str):
+# What mmengine's checkpoints ask for: the statistics of a history, the
+# annealing functions of a scheduler. None has a side effect.
+_ATTRIBUTES = {
+    HistoryBuffer: {name: getattr(HistoryBuffer, name)
+                    for name in ('min', 'max', 'current', 'mean')},
+    _OneCycle: {name: getattr(OneCycleParamScheduler, name)
+                for name in ('_annealing_cos', '_annealing_linear')},
+}
+# Of scalars and arrays (metrics, palettes).
+_DTYPES = {type(np.dtype(code)) for code in '?bBhHiIlLqQefd'}
+
+
+def _getattr(owner: type, name: str):
     """Stands in for ``builtins.getattr`` in a checkpoint.
 
     A ``HistoryBuffer`` is saved with its four statistics, each as a call of
@@ -28,28 +48,42 @@ def _history_statistic(owner: type, name: str):
     to the file, and ``HistoryBuffer.statistics`` would call it.
 
     Raises:
-        pickle.UnpicklingError: For anything but those four.
+        pickle.UnpicklingError: For anything but what mmengine asks for.
     """
-    if owner is not HistoryBuffer or name not in _STATISTICS:
+    allowed = _ATTRIBUTES.get(owner) if isinstance(owner, type) else None
+    if allowed is None or not isinstance(name, str) or name not in allowed:
         raise pickle.UnpicklingError(
             f'the checkpoint asks for attribute {name!r} of {owner!r}; '
-            f'allowed are {_STATISTICS} of HistoryBuffer')
-    return getattr(HistoryBuffer, name)
+            f'allowed are {tuple(_ATTRIBUTES[HistoryBuffer])} of '
+            'HistoryBuffer')
+    return allowed[name]
+
+
+def _load_weights_only(file, map_location=None, weights_only=None):
+    """``torch.load`` with ``weights_only=True``, whatever is asked for."""
+    return torch.load(file, map_location=map_location, weights_only=True)
 
 
 def register_safe_globals() -> None:
-    """Registers the names with ``torch.serialization.add_safe_globals``."""
+    """Registers the names with ``torch.serialization.add_safe_globals``.
+
+    On the fork of mmengine it also replaces the function that would load a
+    refused file without ``weights_only``.
+    """
     multiarray = np._core.multiarray
     torch.serialization.add_safe_globals([
-        (_history_statistic, 'builtins.getattr'),
+        (_getattr, 'builtins.getattr'),
+        (_OneCycle, f'{OneCycleParamScheduler.__module__}.'
+         f'{OneCycleParamScheduler.__qualname__}'),
         HistoryBuffer,
         argparse.Namespace,
         np.ndarray,
         np.dtype,
-        np.dtypes.Float64DType,
-        np.dtypes.Int64DType,
+        *_DTYPES,
         # Under the names of numpy 2 and of the numpy 1 of older files.
         *((function, f'{module}.{function.__name__}')
           for function in (multiarray.scalar, multiarray._reconstruct)
           for module in ('numpy._core.multiarray', 'numpy.core.multiarray')),
     ])
+    if hasattr(mmengine_checkpoint, '_safe_torch_load'):
+        mmengine_checkpoint._safe_torch_load = _load_weights_only

@@ -1,27 +1,17 @@
 """Loading under ``weights_only=True``: what must load, and what must not."""
 import argparse
-import builtins
 import os
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from helpers import run_python, shared_path
+from hostile import HOSTILE, SECRET
 from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.optim import scheduler
 
 import shiftwise_mm  # noqa: F401  its import registers the names
-
-SECRET = 'SHIFTWISE_TEST_HOSTILE'
-
-
-class Call:
-    """Pickles as a call of a function."""
-
-    def __init__(self, function, *args):
-        self.call = function, args
-
-    def __reduce__(self):
-        return self.call
 
 
 def test_mmengines_history_loads(tmp_path):
@@ -58,27 +48,6 @@ def test_published_files_load(name):
     assert all(isinstance(v, torch.Tensor) for v in content['model'].values())
 
 
-def poisoned_history(statistic):
-    history = HistoryBuffer([1.], [1])
-    history._statistics_methods = dict(history._statistics_methods,
-                                       current=statistic)
-    return history
-
-
-HOSTILE = {
-    'os.system': lambda: Call(os.system, f'export {SECRET}=1'),
-    'eval': lambda: Call(eval, f'__import__("os").putenv("{SECRET}", "1")'),
-    'real getattr': lambda: Call(getattr, dict, 'fromkeys'),
-    'getattr chain': lambda: Call(
-        getattr, Call(getattr, HistoryBuffer, 'min'), '__globals__'),
-    'another method': lambda: Call(getattr, HistoryBuffer, '__init__'),
-    'another owner': lambda: Call(getattr, argparse.Namespace, 'mean'),
-    'builtin in a history': lambda: poisoned_history(builtins.exec),
-    'function in a history': lambda: poisoned_history(os.system),
-    'import': lambda: Call(__import__, 'os'),
-}
-
-
 @pytest.mark.parametrize('make', HOSTILE.values(), ids=HOSTILE)
 def test_hostile_files_run_nothing(make, tmp_path, monkeypatch):
     file = tmp_path / 'hostile.pth'
@@ -88,3 +57,53 @@ def test_hostile_files_run_nothing(make, tmp_path, monkeypatch):
     with pytest.raises(pickle.UnpicklingError):
         torch.load(file)
     assert not called and SECRET not in os.environ
+
+
+SCHEDULERS = dict(
+    ConstantLR={}, CosineAnnealingLR=dict(T_max=5, eta_min=0.),
+    CosineRestartLR=dict(periods=[3], eta_min=0.),
+    ExponentialLR=dict(gamma=.1), LinearLR={},
+    MultiStepLR=dict(milestones=[1, 2]),
+    OneCycleLR=dict(eta_max=.1, total_steps=10),
+    PolyLR={}, ReduceOnPlateauLR=dict(monitor='loss'),
+    StepLR=dict(step_size=3))
+
+
+@pytest.mark.parametrize('name', SCHEDULERS)
+def test_every_scheduler_of_mmengine_resumes(name, tmp_path):
+    assert {n for n in dir(scheduler) if n.endswith('LR')} <= set(SCHEDULERS)
+
+    def make():
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], 1.)
+        return getattr(scheduler, name)(optimizer, **SCHEDULERS[name])
+
+    file = tmp_path / 'scheduler.pth'
+    torch.save(make().state_dict(), file)
+    state = torch.load(file)
+    other = make()
+    other.load_state_dict(state)
+    assert other.state_dict() == state
+    other.optimizer.step()
+    other.step(dict(loss=1.)) if name == 'ReduceOnPlateauLR' else other.step()
+
+
+@pytest.mark.parametrize('strategy', ['cos', 'linear'])
+def test_one_cycle_anneals_as_before(strategy, tmp_path):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], 1.)
+    state = scheduler.OneCycleLR(
+        optimizer, eta_max=.1, total_steps=10,
+        anneal_strategy=strategy).state_dict()
+    torch.save(state, tmp_path / 'state.pth')
+    loaded = torch.load(tmp_path / 'state.pth')
+    assert loaded['anneal_func'] is state['anneal_func']
+
+
+@pytest.mark.parametrize('value', [
+    np.float32(1.5), np.float64(1.5), np.float16(1.5), np.int64(3),
+    np.int32(3), np.uint8(3), np.bool_(True),
+    np.array([[1, 2]], np.uint8), np.arange(3.)], ids=repr)
+def test_metrics_and_palettes_load(value, tmp_path):
+    """mmseg's best score is a float32 scalar."""
+    torch.save(dict(best_score=value), tmp_path / 'meta.pth')
+    loaded = torch.load(tmp_path / 'meta.pth')['best_score']
+    assert loaded.dtype == value.dtype and np.array_equal(loaded, value)

@@ -45,3 +45,6 @@ test_evaluator = dict(type='shiftwise_mm.TopKAccuracy', topk=(1, 5))
 val_evaluator = test_evaluator
 test_cfg = dict()
 val_cfg = dict()
+
+# Lets load_from and tools/test.py take published weights.
+custom_hooks = [dict(type='shiftwise_mm.ConvertPretrainedHook')]

@@ -1,4 +1,5 @@
 """Hooks of mmengine's Runner, one a file."""
 from .comparison_pictures_hook import ComparisonPicturesHook
+from .convert_pretrained_hook import ConvertPretrainedHook
 
-__all__ = ['ComparisonPicturesHook']
+__all__ = ['ComparisonPicturesHook', 'ConvertPretrainedHook']
