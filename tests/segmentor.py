@@ -55,7 +55,7 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=4, val_interval=4)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
-    type='OptimWrapper', optimizer=dict(type='SGD', lr=0.05, momentum=0.9))
+    type='OptimWrapper', optimizer=dict(type='SGD', lr=0.5, momentum=0.9))
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=1, log_metric_by_epoch=False),
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=2))
@@ -64,14 +64,20 @@ randomness = dict(seed=0)
 NUM_IMAGES = 8
 
 
-def make_segmentor(base: Path) -> Path:
-    """``config.py``, and ``data/img``, ``data/seg`` of noise."""
+def _draw() -> tuple[np.ndarray, np.ndarray]:
+    """Images (8, 64, 64, 3) of four coloured squares each, and their maps."""
     rng = np.random.default_rng(0)
-    for folder, shape, top in (('img', (64, 64, 3), 256),
-                               ('seg', (64, 64), 3)):
+    labels = rng.integers(0, 3, (NUM_IMAGES, 2, 2)).repeat(32, 1).repeat(32, 2)
+    noise = rng.integers(0, 128, (NUM_IMAGES, 64, 64, 3))
+    return ((noise + 127 * np.eye(3, dtype=int)[labels]).astype(np.uint8),
+            labels.astype(np.uint8))
+
+
+def make_segmentor(base: Path) -> Path:
+    """``config.py``, and the pictures ``data/img``, ``data/seg``."""
+    for folder, pictures in zip(('img', 'seg'), _draw(), strict=True):
         (base / 'data' / folder).mkdir(parents=True)
-        for i in range(NUM_IMAGES):
-            pixels = rng.integers(0, top, shape, dtype=np.uint8)
+        for i, pixels in enumerate(pictures):
             Image.fromarray(pixels).save(base / 'data' / folder / f'{i}.png')
     (base / 'config.py').write_text(CONFIG)
     return base
@@ -89,17 +95,15 @@ def build_segmentor(base: Path, **options) -> torch.nn.Module:
     return model
 
 
-def batch_of(indices, seed: int = 0) -> dict:
-    """Inputs and samples as a data loader gives them."""
+def batch_of(indices) -> dict:
+    """Inputs and samples of these images as a data loader gives them."""
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
-    rng = np.random.default_rng(seed)
-    images = torch.from_numpy(
-        rng.integers(0, 256, (NUM_IMAGES, 3, 64, 64), dtype=np.uint8))
-    maps = torch.from_numpy(rng.integers(0, 3, (NUM_IMAGES, 1, 64, 64)))
+    images, maps = map(torch.from_numpy, _draw())
     samples = []
     for i in indices:
         sample = SegDataSample(metainfo=dict(img_shape=(64, 64)))
-        sample.gt_sem_seg = PixelData(data=maps[i])
+        sample.gt_sem_seg = PixelData(data=maps[i][None].long())
         samples.append(sample)
-    return dict(inputs=[images[i] for i in indices], data_samples=samples)
+    return dict(inputs=[images[i].permute(2, 0, 1) for i in indices],
+                data_samples=samples)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import os
 import subprocess
 
@@ -139,10 +140,15 @@ def start_gloo(launcher: str, timeout: int | None = None, **_) -> None:
 
 
 def leave_group() -> None:
-    """Ends a distributed run: no process leaves before the last arrives."""
+    """Ends a distributed run: no process leaves before the last arrives.
+
+    The runner must be out of use. gloo's threads live as long as its model
+    does, and abort a process that exits with them.
+    """
     if is_distributed():
         torch_dist.barrier()
         torch_dist.destroy_process_group()
+        gc.collect()  # a runner refers to itself
 
 
 def _first_host(nodes: str) -> str:

@@ -77,14 +77,18 @@ def run_test(cfg: Config) -> dict:
         InputError: If the model, the data set or a metric cannot be built, or
             the checkpoint cannot be loaded.
     """
+    metrics = _test(cfg)
+    leave_group()
+    return metrics
+
+
+def _test(cfg: Config) -> dict:
     runner = build_runner(cfg)
     try:
         runner.test_loop  # noqa: B018  builds the data set and the metrics
     except BUILD_ERRORS as error:
         raise InputError(f'{cfg.filename}: {in_a_line(error)}') from error
-    metrics = runner.test()
-    leave_group()
-    return metrics
+    return runner.test()
 
 
 def _visualise(cfg: Config, show: bool, show_dir: str | None,

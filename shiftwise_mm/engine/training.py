@@ -74,6 +74,11 @@ def run_training(cfg: Config) -> None:
         InputError: If the model, a data set or another part cannot be built,
             or a checkpoint cannot be loaded.
     """
+    _train(cfg)
+    leave_group()
+
+
+def _train(cfg: Config) -> None:
     runner = build_runner(cfg)
     try:
         runner.train()
@@ -83,7 +88,6 @@ def run_training(cfg: Config) -> None:
         if getattr(runner, 'started', True):
             raise
         raise InputError(f'{cfg.filename}: {in_a_line(error)}') from error
-    leave_group()
 
 
 def _use_amp(cfg: Config) -> None:

@@ -202,6 +202,44 @@ def test_the_launcher_mpi_joins(tmp_path):
     assert out[-2:] == ['gloo (0, 1)', 'None (0, 1)']
 
 
+@pytest.mark.parametrize('tool', ['train', 'test'])
+def test_no_thread_of_gloo_outlives_the_run(tool, segmentor, traces,
+                                            tmp_path):
+    """One that does aborts some of the processes when they exit."""
+    call = {
+        'train': "run_training(config_for_training('config.py', "
+        "options={'train_cfg.max_iters': 1}, ",
+        'test': "run_test(config_for_test('config.py', "
+        f"{str(traces[3] / 'iter_4.pth')!r}, "
+    }[tool] + f"work_dir={str(tmp_path)!r}, launcher='pytorch'))"
+    out = run_python(
+        f"""
+        from pathlib import Path
+        from torch.distributed import distributed_c10d, is_initialized
+        from shiftwise_mm.engine.testing import config_for_test, run_test
+        from shiftwise_mm.engine.training import (config_for_training,
+                                                  run_training)
+        join, seen = distributed_c10d.init_process_group, []
+
+        def threads():
+            return {{path.read_text().strip()
+                    for path in Path('/proc/self/task').glob('*/comm')}}
+
+        def watched(*args, **kwargs):
+            join(*args, **kwargs)
+            seen.append(threads())
+
+        import torch.distributed
+        torch.distributed.init_process_group = watched
+        {call}
+        before, after = any('gloo' in name for name in seen[0]), threads()
+        print(before, is_initialized(),
+              [name for name in after if 'gloo' in name])
+        """, segmentor, RANK='0', LOCAL_RANK='0', WORLD_SIZE='1',
+        MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
+    assert out[-1] == 'True False []'
+
+
 @pytest.mark.parametrize('launches', [
     2, pytest.param(20, marks=pytest.mark.slow)])
 def test_every_launch_ends_well(launches, segmentor, tmp_path):

@@ -112,7 +112,7 @@ def test_auto_scale_lr(segmentor, tmp_path):
           '--cfg-options', 'auto_scale_lr.base_batch_size=16',
           'train_cfg.max_iters=2', cwd=segmentor)
     optimizer = torch.load(tmp_path / 'iter_2.pth')['optimizer']
-    assert {group['lr'] for group in optimizer['param_groups']} == {.05 / 4}
+    assert {group['lr'] for group in optimizer['param_groups']} == {.5 / 4}
 
 
 def test_sync_bn_is_reverted_in_one_process(segmentor, trained):
