@@ -73,6 +73,16 @@ def test_files_and_tools_named_in_the_readme_exist():
         assert (ROOT / name).is_file() or name == 'tools/train.py', name
 
 
+def test_configs_of_the_table_of_costs_exist():
+    text = (ROOT / 'docs/flops.md').read_text()
+    stems = dict(re.findall(r'^(\w)=(configs/\S+)$', text, re.M))
+    calls = re.findall(r'^count \$(\w)(\S+\.py) (.+)$', text, re.M)
+    rows = re.findall(r'^\| \d \| .+, (\d+)x(\d+) \| (\d) \|', text, re.M)
+    assert [rest.split() for *_, rest in calls] == list(map(list, rows))
+    for stem, end, _ in calls:
+        assert (ROOT / (stems[stem] + end)).is_file()
+
+
 def test_make_targets_named_in_the_readme_exist():
     makefile = (ROOT / 'Makefile').read_text()
     for target in re.findall(r'make (demo|test-all|test|setup)\b', README):

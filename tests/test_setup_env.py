@@ -137,7 +137,9 @@ class Project:
         return subprocess.Popen(
             [sys.executable, str(SCRIPT), '--root', str(self.root)],
             env={**self.env, **env}, stdin=subprocess.DEVNULL, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            # Tests that run in the background inherit an ignored SIGINT.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
     def run(self, **env) -> tuple:
         """Returns the exit code and the lines said."""

@@ -7,10 +7,10 @@ _base_ = 'mmseg::_base_/default_runtime.py'
 data_root = 'data/shapes/'
 classes = ('background', 'circle', 'square', 'triangle', 'ring')
 image_scale = (256, 192)
-max_iters = 400
+max_iters = 700
 warm_up = min(100, max_iters // 8)
-batch_size = 4
-learning_rate = 2e-3
+batch_size = 8
+learning_rate = 6e-3
 channels = 64
 
 norm_cfg = dict(type='BN')
@@ -58,7 +58,6 @@ train_pipeline = [
         type='RandomFlip',
         prob=[0.25, 0.25, 0.25],
         direction=['horizontal', 'vertical', 'diagonal']),
-    dict(type='PhotoMetricDistortion'),
     dict(type='PackSegInputs')
 ]
 test_pipeline = [
@@ -138,7 +137,7 @@ custom_hooks = [
     dict(
         type='EMAHook',
         ema_type='ExponentialMovingAverage',
-        momentum=0.01,
+        momentum=0.02,
         update_buffers=True),
     dict(type='shiftwise_mm.ComparisonPicturesHook', score_thr=None)
 ]

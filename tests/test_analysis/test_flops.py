@@ -9,7 +9,7 @@ from shiftwise_mm.analysis import count_config, count_model, read_config
 from shiftwise_mm.analysis.composition import shift_layers
 from shiftwise_mm.models import ShiftWiseNet
 
-# Published beside counted: docs/flops.md.
+TABLE = (ROOT / 'docs/flops.md').read_text()
 UPERNET = 'segmentation/upernet_shiftwise-{}_160k_ade20k-512x512.py'
 CASCADE = 'detection/cascade-mask-rcnn_shiftwise-{}_fpn_ms-3x_coco.py'
 PARAMETERS = [  # config, arch, num_paths, parameters
@@ -29,6 +29,15 @@ MULTIPLY_ADDS = [  # config, num_paths, shape, G whole, G backbone
 ]
 
 
+def documented(name, arch, num_paths):
+    """G and M of the whole and of the backbone, from the table in docs/."""
+    model = ('UperNet' if name == UPERNET else 'Cascade Mask R-CNN')
+    label = f'{model} SW-{arch[0].upper()}, '
+    row, = (line.split('|') for line in TABLE.splitlines()
+            if f'| {label}' in line and line.split('|')[3] == f' {num_paths} ')
+    return [*row[5].split(' / '), *row[6].split(' / ')]
+
+
 def build(name, arch, num_paths):
     cfg = read_config(ROOT / 'configs' / name.format(arch),
                       {'model.backbone.num_paths': num_paths})
@@ -43,6 +52,10 @@ def test_parameters_of_the_published_models(name, arch, num_paths, params):
     if arch == 'tiny':
         backbone = sum(p.numel() for p in model.backbone.parameters())
         assert backbone == {1: 30_362_790, 2: 31_150_380}[num_paths]
+    _, whole, _, backbone = documented(name, arch, num_paths)
+    assert f'{params / 1e6:.3f}' == whole.strip()
+    params = sum(p.numel() for p in model.backbone.parameters())
+    assert f'{params / 1e6:.3f}' == backbone.strip()
 
 
 @pytest.mark.slow
@@ -55,6 +68,9 @@ def test_multiply_adds_of_the_published_models(name, num_paths, shape, whole,
     assert counts.macs / 1e9 == pytest.approx(whole, rel=2e-3)
     if backbone is not None:
         assert counts.backbone_macs / 1e9 == pytest.approx(backbone, rel=2e-3)
+    whole, _, backbone, _ = documented(name, 'tiny', num_paths)
+    assert f'{counts.macs / 1e9:.2f}' == whole.strip()
+    assert f'{counts.backbone_macs / 1e9:.2f}' == backbone.strip()
 
 
 @pytest.mark.parametrize('arch, published', [('tiny', 5.0), ('small', 9.4)])

@@ -209,6 +209,17 @@ def test_a_bare_native_backbone(tmp_path):
     assert_backbone(runner.model, source)
 
 
+def test_native_names_in_a_container_of_others(tmp_path):
+    """Nothing to convert, but mmengine would not find the weights."""
+    runner, file = runner_of('detector', tmp_path), tmp_path / 'native.pth'
+    state = {key: torch.full_like(value, 2) if value.is_floating_point()
+             else value for key, value in runner.model.state_dict().items()}
+    torch.save(dict(model=state, epoch=3), file)
+    runner.load_checkpoint(str(file))
+    for key, value in runner.model.state_dict().items():
+        assert torch.equal(value, state[key]), key
+
+
 def test_a_published_detector(tmp_path):
     """Its neck comes along, and output norms find their place."""
     source, file = make('v2', norm_out=True), tmp_path / 'published.pth'
