@@ -199,6 +199,21 @@ def test_both_single_scale_tests_of_segmentation(mode, calls):
     assert sizes == [(64, 64) if mode == 'slide' else (64, 96)] * calls
 
 
+@pytest.mark.parametrize('library, name', [('mmdet', DETECTION),
+                                           ('mmseg', SEGMENTATION)])
+def test_the_tools_of_the_libraries_read_them_unmodified(library, name,
+                                                         tmp_path):
+    """In a fresh process, where nothing has imported this package."""
+    tools = Path(import_module(library).__file__).parent / '.mim/tools'
+    done = subprocess.run(
+        [sys.executable, str(tools / 'misc/print_config.py'),
+         str(ROOT / 'configs' / name.format('small'))],
+        capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "type='shiftwise_mm.ShiftWiseNet'" in done.stdout
+    assert "arch='small'" in done.stdout
+
+
 def small_upernet():
     cfg = read(SEGMENTATION, 'tiny')
     cfg.merge_from_dict({
@@ -305,18 +320,3 @@ def test_the_seed_papers_network_has_shared_branches():
         assert layer.spec.num_taps == taps and layer.spec.small_kernel == 5
         assert len(layer.convs) == 1 and layer.spec.num_reps == 1
         assert not layer.ghost_index.numel()
-
-
-@pytest.mark.parametrize('library, name', [('mmdet', DETECTION),
-                                           ('mmseg', SEGMENTATION)])
-def test_the_tools_of_the_libraries_read_them_unmodified(library, name,
-                                                         tmp_path):
-    """In a fresh process, where nothing has imported this package."""
-    tools = Path(import_module(library).__file__).parent / '.mim/tools'
-    done = subprocess.run(
-        [sys.executable, str(tools / 'misc/print_config.py'),
-         str(ROOT / 'configs' / name.format('small'))],
-        capture_output=True, text=True, cwd=tmp_path, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "type='shiftwise_mm.ShiftWiseNet'" in done.stdout
-    assert "arch='small'" in done.stdout
