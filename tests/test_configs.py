@@ -72,9 +72,8 @@ def test_segmentation(arch):
     assert cfg.img_ratios == [.5, .75, 1., 1.25, 1.5, 1.75]
 
 
-@pytest.mark.parametrize('name', [DETECTION, SEGMENTATION])
-def test_what_does_not_decay(name):
-    """Norms, biases and scales; every other weight by 0.05."""
+def groups_of(name):
+    """The model of a config, nano-sized, and the group of each parameter."""
     cfg = read(name, 'tiny')
     assert cfg.optim_wrapper.type == 'OptimWrapper'
     cfg.model.backbone.update(arch='nano')
@@ -82,16 +81,43 @@ def test_what_does_not_decay(name):
         model = MODELS.build(cfg.model)
         optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
     assert isinstance(optimizer, torch.optim.AdamW)
-    decays = {id(p): group['weight_decay']
+    groups = {id(p): group
               for group in optimizer.param_groups for p in group['params']}
-    assert {group['lr'] for group in optimizer.param_groups} == {1e-4}
+    assert len(groups) == len(list(model.parameters()))
+    return model, groups
+
+
+def test_what_does_not_decay_in_segmentation():
+    """Norms, biases and scales; every other weight by 0.05."""
+    model, groups = groups_of(SEGMENTATION)
     kernels = 0
     for name, parameter in model.named_parameters():
+        group = groups[id(parameter)]
         # What has more than a dimension is a kernel, but for GRN's two.
         decays_at = .05 if max(parameter.shape) < parameter.numel() else 0
-        assert decays[id(parameter)] == decays_at, name
+        assert group['weight_decay'] == decays_at, name
+        assert group['lr'] == 1e-4
         kernels += decays_at > 0
-    assert 0 < kernels < len(decays)
+    assert 0 < kernels < len(groups)
+
+
+def test_the_learning_rate_of_detection_decays_by_layer():
+    """By 0.8 over 12 layers, as published."""
+    model, groups = groups_of(DETECTION)
+    expected = {
+        'neck.lateral_convs.0.conv.weight': (1., .05),
+        'backbone.norm3.weight': (1., 0.),
+        'backbone.stages.3.0.pwconv1.1.weight': (.8, .05),
+        'backbone.stages.2.0.pwconv1.1.bias': (.8**10, 0.),
+        'backbone.stages.1.0.pwconv1.1.weight': (.8**11, .05),
+        'backbone.stages.0.0.gamma': (.8**12, 0.),
+        'backbone.downsample_layers.0.0.weight': (.8**13, .05),
+    }
+    parameters = dict(model.named_parameters())
+    for name, (scale, decay) in expected.items():
+        group = groups[id(parameters[name])]
+        assert group['lr'] == pytest.approx(1e-4 * scale), name
+        assert group['weight_decay'] == decay, name
 
 
 @pytest.mark.parametrize('mode, calls', [('slide', 2), ('whole', 1)])

@@ -31,11 +31,8 @@ optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05),
-    paramwise_cfg=dict(
-        norm_decay_mult=0.,
-        bias_decay_mult=0.,
-        # Layer scale and GRN.
-        custom_keys=dict(gamma=dict(decay_mult=0.), beta=dict(decay_mult=0.))))
+    constructor='shiftwise_mm.LayerDecayOptimWrapperConstructor',
+    paramwise_cfg=dict(decay_rate=0.8, decay_type='layer_wise', num_layers=12))
 
 # Lets load_from and tools/test.py take published weights.
 custom_hooks = [dict(type='shiftwise_mm.ConvertPretrainedHook')]

@@ -255,7 +255,8 @@ class HierarchicalBackbone(BaseModule):
             decay_type (str): ``'layer_wise'`` or ``'stage_wise'``.
 
         Returns:
-            tuple[int, int]: The depth and the number of depths, ``L + 2``.
+            tuple[int, int]: The depth and the number of depths: ``L + 2``,
+            or the number of stages and 2 more.
         """
         inside = param_name.startswith(prefix)
         part, _, rest = param_name[len(prefix):].partition('.')
