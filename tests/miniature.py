@@ -135,6 +135,7 @@ def options(config: str | Path, **more) -> list[str]:
     for name in 'train', 'val', 'test':
         _shrink(cfg[f'{name}_dataloader']['dataset'], _PIXELS,
                 f'{name}_dataloader.dataset', found)
+    _shrink(cfg.get('tta_pipeline'), _PIXELS, 'tta_pipeline', found)
     _shrink(cfg.model, _COUNTS, 'model', found)
     if 'max_epochs' in cfg.train_cfg:
         found['train_cfg.max_epochs'] = 1

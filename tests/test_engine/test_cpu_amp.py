@@ -5,6 +5,7 @@ import pytest
 import torch
 from helpers import assert_near
 from mmcv.ops import DeformConv2d, RoIAlign
+from mmdet.models import RPNHead
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from segmentor import batch_of, build_segmentor, make_segmentor
@@ -128,6 +129,17 @@ def test_ops_of_mmcv_run_in_fp32():
     assert all(p.grad is not None for p in model.parameters())
     # A copy, as that of an EMA, has hooks of its own.
     assert copy.deepcopy(model)(x, rois)[0].dtype == torch.float32
+
+
+def test_dense_heads_give_out_fp32():
+    """Their boxes are suppressed while training, by a kernel of mmcv."""
+    head = RPNHead(4, feat_channels=4)
+    wrapper = CpuAmpOptimWrapper(optimizer=Recorder(head.parameters(), lr=1.))
+    with wrapper.optim_context(head):
+        scores, boxes = head([torch.rand(1, 4, 5, 7)])
+        assert head.rpn_conv(torch.rand(1, 4, 5, 7)).dtype == torch.bfloat16
+    assert scores[0].dtype == boxes[0].dtype == torch.float32
+    assert head([torch.rand(1, 4, 5, 7)])[0][0].dtype == torch.float32
 
 
 def test_autocast_is_as_before_after_an_error():

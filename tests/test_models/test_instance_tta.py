@@ -70,6 +70,27 @@ def test_views_agree(direction):
             box.tolist()
 
 
+@pytest.mark.parametrize('direction', FLIPS)
+def test_the_detector_is_not_told_of_flips(direction):
+    """mmdet's cascades fail on flipped masks."""
+    seen = []
+
+    class Detector(torch.nn.Module):
+
+        def test_step(self, data):
+            seen.extend(sample.flip for sample in data['data_samples'])
+            return [sample.clone() for sample in data['data_samples']]
+
+    model = InstanceTTAModel(module=Detector(), tta_cfg=tta().tta_cfg)
+    views = [[view(BOXES, [.9, .3], [1, 5])],
+             [view(BOXES, [.2, .8], [1, 5], direction)]]
+    merged, = model.test_step(dict(inputs=[[None], [None]],
+                                   data_samples=views))
+    assert seen == [False, False]
+    assert_near(merged.pred_instances.bboxes, torch.tensor(BOXES))
+    assert_near(merged.pred_instances.scores, torch.tensor([.9, .8]))
+
+
 def test_classes_do_not_suppress_each_other():
     merged, = tta().merge_preds([[view(BOXES[:1], [.9], [1]),
                                   view(BOXES[:1], [.8], [2], 'horizontal')]])

@@ -26,7 +26,8 @@ class CpuAmpOptimWrapper(OptimWrapper):
 
     Modules of ``mmcv.ops`` (RoIAlign, deformable convolution and attention)
     compute in fp32, since their CPU kernels know no bf16; their outputs have
-    the dtype of their inputs.
+    the dtype of their inputs. Dense heads of mmdet give out fp32, since the
+    suppression of their boxes (``mmcv.ops.nms``) is such a kernel as well.
 
     Args:
         kwargs: Those of ``mmengine.optim.OptimWrapper``.
@@ -43,8 +44,10 @@ class CpuAmpOptimWrapper(OptimWrapper):
         """The context of a forward pass of ``model``."""
         if model is not self._prepared:
             for module in model.modules():
-                if _is_mmcv_op(module):
+                if _is_of(module, 'mmcv.ops.'):
                     _InFloat32().watch(module)
+                elif _is_of(module, 'mmdet.models.dense_heads.'):
+                    module.register_forward_hook(_to_float32)
             self._prepared = model
         with super().optim_context(model), \
                 torch.autocast('cpu', torch.bfloat16):
@@ -56,9 +59,13 @@ class CpuAmpOptimWrapper(OptimWrapper):
         super().load_state_dict(state_dict)
 
 
-def _is_mmcv_op(module: nn.Module) -> bool:
-    return any(base.__module__.startswith('mmcv.ops.')
+def _is_of(module: nn.Module, package: str) -> bool:
+    return any(base.__module__.startswith(package)
                for base in type(module).__mro__)
+
+
+def _to_float32(module: nn.Module, args: tuple, output):
+    return _cast(output, torch.float32)
 
 
 class _InFloat32:

@@ -1,6 +1,8 @@
 """Detection over augmented images, masks included."""
 from __future__ import annotations
 
+import itertools
+
 import torch
 from mmengine.model import BaseTTAModel
 from mmengine.structures import InstanceData
@@ -32,6 +34,19 @@ class InstanceTTAModel(BaseTTAModel):
         super().__init__(**kwargs)
         self.tta_cfg = tta_cfg
 
+    def test_step(self, data: dict) -> list:
+        """One ``DetDataSample`` an image of a batch, from all its views.
+
+        The detector is not told which views are flipped: mmdet's cascades
+        would turn the masks of each view back by themselves, by indices with
+        a negative step, which tensors refuse.
+        """
+        for sample in itertools.chain(*data['data_samples']):
+            if sample.get('flip'):
+                sample.set_metainfo(
+                    dict(flip=False, view_direction=sample.flip_direction))
+        return super().test_step(data)
+
     def merge_preds(self, data_samples_list: list[list]) -> list:
         """One ``DetDataSample`` an image from those of its views."""
         return [self._merge(views) for views in data_samples_list]
@@ -52,7 +67,9 @@ class InstanceTTAModel(BaseTTAModel):
 def _flipped_back(view) -> InstanceData:
     """The instances of a view as they lie in the image itself."""
     found = view.pred_instances
-    axes = _FLIPPED[view.flip_direction] if view.get('flip') else ()
+    direction = view.get('view_direction') or \
+        (view.flip_direction if view.get('flip') else None)
+    axes = _FLIPPED[direction] if direction else ()
     turned = InstanceData(
         bboxes=_flip_boxes(found.bboxes, view.ori_shape, axes),
         scores=found.scores, labels=found.labels)
