@@ -68,8 +68,9 @@ def test_the_index_imports_every_metafile():
 
 
 def test_mmengine_finds_configs_by_the_metafiles():
-    import shiftwise_mm  # noqa: F401  tells mmengine the package's name
     from mmengine.hub import get_config
+
+    import shiftwise_mm  # noqa: F401  tells mmengine the package's name
     name = 'detection/cascade-mask-rcnn_shiftwise-tiny_fpn_ms-3x_coco.py'
     cfg = get_config(f'shiftwise_mm::{name}')
     assert cfg.model.backbone.type == 'shiftwise_mm.ShiftWiseNet'
