@@ -2,7 +2,7 @@
 
 The shipped configs run on them unmodified, where they look for the data sets
 (``data/coco``, ``data/ade``); :func:`options` shrinks images, crops and
-numbers of proposals to an eighth, and the schedule to two iterations.
+numbers of proposals to about an eighth, and the schedule to two iterations.
 """
 from __future__ import annotations
 
@@ -169,7 +169,9 @@ def _eighth(value):
         return None if None in small else type(value)(small)
     if isinstance(value, int) and not isinstance(value, bool) and \
             value >= SHRINK:
-        return value // SHRINK
+        # Some models take multiples of the last stride only.
+        return value // SHRINK if value % 32 else \
+            max(round(value / SHRINK / 32), 1) * 32
     return None
 
 

@@ -56,10 +56,12 @@ def train_and_test(config, base, work):
     if NOTHING_FOUND not in log or cfg.default_scope == 'mmseg':
         check_metrics(scalars[-1], names)
     checkpoint, = (work / 'train').glob('[ei]*_*.pth')  # epoch or iter
-    run_tool('test.py', config, checkpoint, '--tta', '--work-dir',
-             work / 'test', *given, *no_limits(cfg), cwd=base)
+    log = run_tool('test.py', config, checkpoint, '--tta', '--work-dir',
+                   work / 'test', *given, *no_limits(cfg), cwd=base)
     file, = (work / 'test').glob('*/*.json')
-    check_metrics(json.loads(file.read_text()), names)
+    # RTMDet drops boxes of negative size, which may be all in the beginning.
+    if NOTHING_FOUND not in log or 'rtmdet' not in config.name:
+        check_metrics(json.loads(file.read_text()), names)
     for checkpoint in (work / 'train').glob('*.pth'):
         checkpoint.unlink()  # of gigabytes, some
 
