@@ -24,7 +24,10 @@ from .dummy import test_batch, training_batch
 from .original import Level, find_owner, type_name
 from .plan import Swap
 
-__all__ = ['CheckReport', 'check_swap']
+__all__ = ['SIZES', 'CheckReport', 'check_swap']
+
+SIZES = (128, 256, 512)
+"""Sides of the images of a check, from the first to try."""
 
 
 @dataclass
@@ -60,7 +63,7 @@ class _Wrong(Exception):
 
 
 def check_swap(cfg: Config, swap: Swap | None = None, *,
-               sizes: Sequence[int] = (128, 256)) -> CheckReport:
+               sizes: Sequence[int] = SIZES) -> CheckReport:
     """Builds a model, trains it for a step and predicts, on noise.
 
     Every level must have the channels and the stride of ``swap.levels``,
@@ -74,7 +77,8 @@ def check_swap(cfg: Config, swap: Swap | None = None, *,
             a config whose backbone is none of ours.
         sizes (Sequence[int]): Sides of the images; a later one is tried
             where a smaller one does not do (900 queries want as many
-            places).
+            places, some heads pool by large windows). Defaults to
+            :data:`SIZES`.
 
     Returns:
         CheckReport: Of the last size that was tried.
@@ -140,9 +144,8 @@ def _run(cfg: Config, swap: Swap | None, report: CheckReport) -> None:
                          f'{list(swap.levels)}')
         report.stage = 'predict'
         model.eval()
-        preprocessor = model.data_preprocessor
         with torch.no_grad():
-            model.test_step(test_batch(preprocessor, report.size, classes))
+            model.test_step(test_batch(model, report.size, classes))
     report.stage = 'done'
 
 
@@ -177,6 +180,8 @@ def _forget(part) -> None:
             part['init_cfg'] = None
         if part.get('pretrained') is not None:
             part['pretrained'] = None
+        if type_name(part) == 'MMSyncBN':  # reverted on one CPU, as SyncBN is
+            part['type'] = 'SyncBN'
         if type_name(part).lower().endswith('preprocessor'):
             # They pad or resize to the sizes of the recipe.
             part.pop('batch_augments', None)
@@ -217,8 +222,9 @@ def _train(model: nn.Module, backbones: list[nn.Module], classes: int,
 
 
 def _losses(model: nn.Module, size: int, classes: int) -> dict:
-    batch = training_batch(model.data_preprocessor, size, classes)
-    data = model.data_preprocessor(batch, True)
+    if hasattr(model, 'set_epoch'):  # what SetEpochInfoHook does
+        model.set_epoch(0)
+    data = model.data_preprocessor(training_batch(model, size, classes), True)
     return model(**data, mode='loss')
 
 

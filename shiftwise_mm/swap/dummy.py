@@ -12,33 +12,33 @@ _BATCH = 2
 _BOXES = 4
 
 
-def training_batch(preprocessor: nn.Module, size: int, classes: int) -> dict:
+def training_batch(model: nn.Module, size: int, classes: int) -> dict:
     """What a data loader gives for training, by the kind of preprocessor.
 
     Args:
-        preprocessor (nn.Module): ``data_preprocessor`` of the model.
+        model (nn.Module): A detector, tracker or segmentor.
         size (int): Side of the images.
         classes (int): Labels are smaller than this.
     """
-    kind = type(preprocessor).__name__
+    kind = type(model.data_preprocessor).__name__
     if kind == 'SegDataPreProcessor':
         return _segmentation(size, classes)
     if kind == 'MultiBranchDataPreprocessor':
         return _branches(size, classes)
     if kind == 'TrackDataPreprocessor' \
-            and not preprocessor.use_det_processor:
+            and not model.data_preprocessor.use_det_processor:
         return _video(size, classes, 2, [0])
-    return _detection(size, classes)
+    return _detection(size, classes, not getattr(model, 'with_rpn', True))
 
 
-def test_batch(preprocessor: nn.Module, size: int, classes: int) -> dict:
+def test_batch(model: nn.Module, size: int, classes: int) -> dict:
     """What a data loader gives for testing; arguments as above."""
-    kind = type(preprocessor).__name__
+    kind = type(model.data_preprocessor).__name__
     if kind == 'SegDataPreProcessor':
         return _segmentation(size, classes)
     if kind == 'TrackDataPreprocessor':
         return _video(size, classes, 2, None)
-    return _detection(size, classes)
+    return _detection(size, classes, not getattr(model, 'with_rpn', True))
 
 
 def _segmentation(size: int, classes: int) -> dict:
@@ -61,17 +61,17 @@ def _image(size: int) -> torch.Tensor:
     return torch.randint(0, 256, (3, size, size), dtype=torch.uint8)
 
 
-def _detection(size: int, classes: int) -> dict:
+def _detection(size: int, classes: int, proposals: bool = False) -> dict:
     from mmdet.testing import demo_mm_inputs
     batch = demo_mm_inputs(
         _BATCH, (3, size, size), [_BOXES] * _BATCH, num_classes=2,
         with_mask=True, with_semantic=True)
     for sample in batch['data_samples']:
         _relabel(sample, classes)
-        boxes = sample.gt_instances.bboxes
-        # Only Fast R-CNN looks at them.
-        sample.proposals = InstanceData(
-            bboxes=boxes.repeat(8, 1), scores=torch.rand(8 * len(boxes)))
+        if proposals:
+            boxes = sample.gt_instances.bboxes.repeat(8, 1)
+            sample.proposals = InstanceData(
+                bboxes=boxes, scores=torch.rand(len(boxes)))
     return batch
 
 
@@ -100,5 +100,6 @@ def _video(size: int, classes: int, frames: int, keys: list | None) -> dict:
         for sample in video.video_data_samples:
             _relabel(sample, classes)
             sample.gt_instances.instances_ids = torch.arange(_BOXES)
-            sample.ignored_instances.bboxes = torch.zeros(0, 4)
+            sample.ignored_instances = InstanceData(
+                bboxes=torch.zeros(0, 4))
     return batch

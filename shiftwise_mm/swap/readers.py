@@ -93,6 +93,10 @@ def _read_neck(neck: Mapping, levels: Sequence[Level], scope: str) -> Reader:
         raise SwapError('the neck Feature2Pyramid makes a pyramid out of the '
                         'levels of a plain transformer, which all have one '
                         'stride')
+    if name == 'NASFCOS_FPN':
+        raise SwapError('the neck NASFCOS_FPN looks at the levels 1 to 3 of '
+                        'the backbone by number, and leaves level 0, which '
+                        'it needs to be there, without a gradient')
     if channels is None:
         raise SwapError(f'the neck {name} has no in_channels, so that it '
                         'cannot be told how it depends on the backbone')
@@ -209,6 +213,8 @@ def _read_head(head: Mapping, levels: Sequence[Level | None]) -> Reader:
         new = [places[i].channels if levels[i] else c for i, c in kept]
         changes = dict(
             in_channels=_like(channels, new) if listed else new[0])
+        if name == 'FCNHead' and head.get('num_convs') == 0:
+            changes['channels'] = sum(new)  # there is nothing between
         if c1:
             changes['c1_in_channels'] = places[0].channels
         if 'in_index' in head or not listed:

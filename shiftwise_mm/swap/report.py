@@ -36,12 +36,12 @@ def swap_report(rows: Sequence[dict], name: str, command: str) -> str:
         'with the swapped one. *Checked* means that the model was built, '
         'that every level of the backbone has the stride of the original and '
         'the channels that neck and heads take, that a step of training '
-        '(noise, 128 or 256 pixels) gave finite losses and a gradient for '
+        '(noise, 128 to 512 pixels) gave finite losses and a gradient for '
         'every parameter of the backbone, and that it predicted. Configs '
         'that differ in data set or schedule only, or in the original '
-        f'backbone only, become the same model, which is checked once: {checks} '
-        'different models passed. *The original does not build here* is '
-        'said of configs that fail without the swap as well.', '',
+        'backbone only, become the same model, which is checked once: '
+        f'{checks} different models passed. *The original does not build '
+        'here* is said of configs that fail without the swap as well.', '',
         *_totals(rows), '', '## By folder', '', *_folders(rows), '',
         *_reasons(rows)]).rstrip() + '\n'
 

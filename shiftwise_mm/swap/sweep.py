@@ -9,14 +9,14 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.utils import get_installed_path
 
-from .check import CheckReport, check_swap
+from .check import SIZES, CheckReport, check_swap
 from .names import SwapError, backbone_config
 from .original import OriginalError
 from .plan import Swap, plan_swap
@@ -45,7 +45,7 @@ def list_configs(package: str) -> list[str]:
 
 
 def try_swap(config: str, name: str, known: Mapping[str, dict],
-             sizes: tuple[int, ...] = (128, 256)) -> dict:
+             sizes: Sequence[int] = SIZES) -> dict:
     """Swaps, writes the short config, reads it again, and checks it.
 
     Args:
@@ -53,7 +53,7 @@ def try_swap(config: str, name: str, known: Mapping[str, dict],
         name (str): Name of the backbone.
         known (Mapping): Rows of earlier configs by ``model``: a model that
             was checked is not checked again.
-        sizes (tuple[int]): See :func:`check_swap`.
+        sizes (Sequence[int]): See :func:`check_swap`.
 
     Returns:
         dict: ``config``, ``outcome`` (a key of :data:`OUTCOMES`), ``reason``;

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,10 +17,16 @@ __all__ = ['base_of', 'read_config', 'short_config', 'short_name',
            'write_short_config']
 
 _WIDTH = 79
+_PACKAGES = ('mmdet', 'mmseg')
+# What mmengine takes for the path of a config inside a package.
+_INHERITABLE = re.compile(r'\w+::\w+/')
 
 
 def read_config(config: str) -> Config:
     """A config by its path or, inside a package, as ``'mmdet::...'``.
+
+    Folders with a ``+`` or a dot in the name, such as ``mmdet::gn+ws``, are
+    read by path, as mmengine cannot inherit from them otherwise.
 
     Raises:
         SwapError: If it cannot be read.
@@ -44,18 +51,23 @@ def base_of(config: str, folder: str | os.PathLike = '.') -> str:
     """How a config in ``folder`` names another one as its base.
 
     ``'mmdet::...'`` stays, and stands for a path inside an installed package
-    as well; other paths become relative to ``folder``.
+    as well, if mmengine takes it; other paths become relative to ``folder``.
     """
-    if '::' in config:
-        return config
     path = os.path.abspath(os.path.expanduser(config))
-    for package in ('mmdet', 'mmseg'):
+    for package in _PACKAGES:
         try:
             root = Path(get_installed_path(package), '.mim', 'configs')
         except (ImportError, ValueError):  # not installed
             continue
+        if config.startswith(f'{package}::'):
+            path = root / config.partition('::')[2]
         if Path(path).is_relative_to(root):
-            return f'{package}::{Path(path).relative_to(root).as_posix()}'
+            name = f'{package}::{Path(path).relative_to(root).as_posix()}'
+            if _INHERITABLE.match(name):
+                return name
+            break
+    if '::' in str(path):
+        return config
     return Path(os.path.relpath(path, folder)).as_posix()
 
 
