@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn as nn
 from mmengine.config import Config
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 from torch import Tensor
@@ -107,12 +107,15 @@ def _in_a_line(error: Exception) -> str:
 
 @contextmanager
 def _apart() -> Iterator[None]:
-    """Random numbers of its own, and no log of how each layer starts."""
+    """The first epoch, own random numbers, and no log of all layers."""
     logger = MMLogger.get_current_instance()
+    told = MessageHub.get_current_instance().runtime_info
+    epoch = told.get('epoch')
     level = logger.level
     states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         logger.setLevel(logging.WARNING)
+        told['epoch'] = 0  # TOOD asks for it
         random.seed(0)
         np.random.seed(0)
         torch.manual_seed(0)
@@ -120,6 +123,7 @@ def _apart() -> Iterator[None]:
             yield
         finally:
             logger.setLevel(level)
+            told['epoch'] = epoch
             random.setstate(states[0])
             np.random.set_state(states[1])
 
@@ -222,8 +226,6 @@ def _train(model: nn.Module, backbones: list[nn.Module], classes: int,
 
 
 def _losses(model: nn.Module, size: int, classes: int) -> dict:
-    if hasattr(model, 'set_epoch'):  # what SetEpochInfoHook does
-        model.set_epoch(0)
     data = model.data_preprocessor(training_batch(model, size, classes), True)
     return model(**data, mode='loss')
 
