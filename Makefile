@@ -10,13 +10,13 @@ HOST_PYTHON := $(shell command -v python3 || command -v python3.11 || \
 # installed package, not its source.
 PYTEST := $(BIN)/pytest --import-mode=importlib
 
-# Given to tools/demo.py only when set: make demo DATA=path ITERS=100
+# Given to the demos only when set: make demo DATA=path ITERS=100
 option = $(if $($(2)),$(1) '$($(2))')
 DEMO_OPTIONS = $(call option,--data,DATA) $(call option,--form,FORM) \
-	$(call option,--backbone,BACKBONE) $(call option,--work-dir,WORK_DIR) \
-	$(call option,--iters,ITERS) $(if $(RESUME),--resume) $(DEMO_ARGS)
+	$(call option,--work-dir,WORK_DIR) $(call option,--iters,ITERS) \
+	$(if $(RESUME),--resume) $(DEMO_ARGS)
 
-.PHONY: setup demo test test-all lint clean help
+.PHONY: setup demo demo-seg test test-all lint clean help
 .DEFAULT_GOAL := setup
 
 setup:
@@ -29,7 +29,11 @@ else
 endif
 
 demo: setup
-	@$(BIN)/python tools/demo.py $(DEMO_OPTIONS)
+	@$(BIN)/python tools/demo.py $(call option,--backbone,BACKBONE) \
+	  $(DEMO_OPTIONS)
+
+demo-seg: setup
+	@$(BIN)/python tools/demo_seg.py $(DEMO_OPTIONS)
 
 test: lint
 	@$(PYTEST) -m 'not slow' $(PYTEST_ARGS)
@@ -50,6 +54,8 @@ help:
 	@echo 'make setup     make .venv with everything in it (the default)'
 	@echo 'make demo      train and test a small detector; options:'
 	@echo '               DATA= FORM= BACKBONE= WORK_DIR= ITERS= RESUME=1'
+	@echo 'make demo-seg  the same with a segmentor; options: these without'
+	@echo '               BACKBONE='
 	@echo 'make test      lint, then the tests that are not slow; PYTEST_ARGS='
 	@echo 'make test-all  lint, then all tests; PYTEST_ARGS='
 	@echo 'make lint      ruff'

@@ -11,12 +11,13 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import (
     OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_CONSTRUCTORS,
 )
+from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
 __all__ = [
-    'DATASETS', 'HOOKS', 'METRICS', 'MODELS', 'OPTIM_WRAPPER_CONSTRUCTORS',
-    'TRANSFORMS'
+    'DATASETS', 'HOOKS', 'METRICS', 'MODELS', 'OPTIM_WRAPPERS',
+    'OPTIM_WRAPPER_CONSTRUCTORS', 'TRANSFORMS'
 ]
 
 DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='shiftwise_mm',
@@ -27,6 +28,9 @@ METRICS = Registry('metric', parent=MMENGINE_METRICS, scope='shiftwise_mm',
                    locations=['shiftwise_mm.evaluation'])
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='shiftwise_mm',
                   locations=['shiftwise_mm.models'])
+OPTIM_WRAPPERS = Registry('optim_wrapper', parent=MMENGINE_OPTIM_WRAPPERS,
+                          scope='shiftwise_mm',
+                          locations=['shiftwise_mm.engine.optimizers'])
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor', parent=MMENGINE_CONSTRUCTORS,
     scope='shiftwise_mm', locations=['shiftwise_mm.engine.optimizers'])

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from miniature import miniature  # noqa: F401  a fixture
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
-_base_ = './upernet_shiftwise-tiny_160k_ade20k-512x512.py'
+_base_ = './_base_/upernet_160k.py'
 
 model = dict(
-    backbone=dict(arch='small'),
+    backbone=dict(arch='small', **_base_.published.shiftwise),
     decode_head=dict(in_channels=[96, 192, 384, 768]),
     auxiliary_head=dict(in_channels=384))

@@ -2,6 +2,7 @@
 
 from .coco_folder import CocoFolder, CocoSplit, DataError, read_coco_folder
 from .image_folder import ImageFolder
+from .seg_folder import SegFolder, SegSplit, read_seg_folder
 from .shapes import SHAPE_CLASSES, ShapesSummary, make_shapes_dataset
 from .transforms import PackClsInputs, ResizeShortSide
 
@@ -13,7 +14,10 @@ __all__ = [
     'ImageFolder',
     'PackClsInputs',
     'ResizeShortSide',
+    'SegFolder',
+    'SegSplit',
     'ShapesSummary',
     'make_shapes_dataset',
     'read_coco_folder',
+    'read_seg_folder',
 ]

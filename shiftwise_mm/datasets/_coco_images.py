@@ -36,7 +36,7 @@ def check_image_files(
             f'in {file.name}; "file_name" must be relative to this folder'
         )
     for entry in images.values():
-        found = _read_size(folder, entry['file_name'])
+        found = read_size(folder, entry['file_name'])
         stated = (entry['width'], entry['height'])
         if found != stated:
             raise DataError(
@@ -47,8 +47,12 @@ def check_image_files(
             )
 
 
-def _read_size(folder: Path, name: str) -> tuple[int, int]:
-    """(width, height) as a detector sees it, that is after EXIF rotation."""
+def read_size(folder: Path, name: str) -> tuple[int, int]:
+    """(width, height) as mmcv loads the image, that is after EXIF rotation.
+
+    Raises:
+        DataError: the image is not readable.
+    """
     path = folder / name
     if path.stat().st_size == 0:
         raise DataError(f'{folder}: image {name!r} is empty (0 bytes)')
@@ -64,7 +68,7 @@ def _read_size(folder: Path, name: str) -> tuple[int, int]:
         raise DataError(
             f'{folder}: image {name!r} cannot be read as an image '
             f'({type(error).__name__}); replace it, or take it out of the '
-            'annotations'
+            'data set'
         ) from None
     if orientation in _SWAPPING:
         return height, width

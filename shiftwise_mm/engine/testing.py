@@ -2,19 +2,22 @@
 from __future__ import annotations
 
 import copy
-import pickle
-from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
-from mmengine.runner import Runner
+
+from .inputs import (
+    BUILD_ERRORS,
+    InputError,
+    check_checkpoint,
+    in_a_line,
+    read_config,
+    set_work_dir,
+)
+from .runner import build_runner, leave_group
 
 __all__ = ['InputError', 'config_for_test', 'run_test']
 
 _NEEDED = ('model', 'test_dataloader', 'test_evaluator')
-
-
-class InputError(ValueError):
-    """A config or checkpoint cannot be used; the message is one line."""
 
 
 def config_for_test(config: str,
@@ -50,18 +53,11 @@ def config_for_test(config: str,
     Raises:
         InputError: If something is missing or cannot be read.
     """
-    cfg = _read_config(config, options)
-    if '://' not in checkpoint and not Path(checkpoint).expanduser().is_file():
-        raise InputError(f'checkpoint {checkpoint} does not exist')
-    missing = [name for name in _NEEDED if cfg.get(name) is None]
-    if missing:
-        raise InputError(f'{config} has no {", ".join(missing)}')
+    cfg = read_config(config, options, _NEEDED)
+    check_checkpoint(checkpoint)
     cfg.launcher = launcher
     cfg.load_from = checkpoint
-    if work_dir is not None:
-        cfg.work_dir = work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs', Path(config).stem))
+    set_work_dir(cfg, config, work_dir)
     if show or show_dir:
         _visualise(cfg, show, show_dir, wait_time)
     if tta:
@@ -81,46 +77,18 @@ def run_test(cfg: Config) -> dict:
         InputError: If the model, the data set or a metric cannot be built, or
             the checkpoint cannot be loaded.
     """
+    metrics = _test(cfg)
+    leave_group()
+    return metrics
+
+
+def _test(cfg: Config) -> dict:
+    runner = build_runner(cfg)
     try:
-        runner = _TestRunner.from_cfg(cfg)
         runner.test_loop  # noqa: B018  builds the data set and the metrics
-    except (AssertionError, ImportError, KeyError, OSError, RuntimeError,
-            TypeError, ValueError) as error:
-        raise InputError(f'{cfg.filename}: {_in_a_line(error)}') from error
+    except BUILD_ERRORS as error:
+        raise InputError(f'{cfg.filename}: {in_a_line(error)}') from error
     return runner.test()
-
-
-class _TestRunner(Runner):
-    """Tells a checkpoint that does not load from other errors."""
-
-    def load_checkpoint(self, filename: str, *args, **kwargs) -> dict:
-        try:
-            return super().load_checkpoint(filename, *args, **kwargs)
-        # Broken files raise errors of many types.
-        except Exception as error:
-            raise InputError(f'checkpoint {filename} cannot be loaded: '
-                             f'{_in_a_line(error)}') from error
-
-
-def _in_a_line(error: Exception) -> str:
-    text = str(error)
-    if isinstance(error, pickle.UnpicklingError):
-        # torch advises to load the file unsafely, and names the cause last.
-        *_, cause = text.partition('\n\nCheck the doc')[0].split('\n\n')
-        text = 'not a checkpoint, or not safe to load: ' \
-            + cause.rpartition('error: ')[2].strip().partition('. ')[0]
-    return f'{type(error).__name__}: ' + text.strip().partition('\n')[0]
-
-
-def _read_config(config: str, options: dict | None) -> Config:
-    try:
-        cfg = Config.fromfile(config)
-        cfg.merge_from_dict(options or {})
-    # A config is a program: it may raise anything.
-    except Exception as error:
-        raise InputError(f'config {config} cannot be read: '
-                         f'{_in_a_line(error)}') from error
-    return cfg
 
 
 def _visualise(cfg: Config, show: bool, show_dir: str | None,
@@ -146,7 +114,7 @@ def _augment(cfg: Config) -> None:
         cfg.setdefault(
             'tta_model',
             ConfigDict(
-                type='DetTTAModel',
+                type='shiftwise_mm.InstanceTTAModel',
                 tta_cfg=dict(
                     nms=dict(type='nms', iou_threshold=0.5),
                     max_per_img=100)))

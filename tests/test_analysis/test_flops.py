@@ -159,7 +159,7 @@ def test_a_small_net_by_hand(shape):
 @pytest.mark.parametrize('options', [
     dict(num_paths=1), dict(num_paths=3, num_reps=1), dict(small_kernel=5),
     dict(ghost_ratio=0.), dict(norm_cfg=dict(type='SyncBN')),
-    dict(with_cp=True)], ids=str)
+    dict(with_cp=True), dict(style='slak')], ids=str)
 def test_paths_beyond_the_first_are_all_that_merging_saves(options):
     net = ShiftWiseNet(**{**MINI, **options, 'shift_form': 'shift'}).train()
     published = count_model(net, (32, 32), published=True)

@@ -146,3 +146,65 @@ def test_bad_options_are_named(paramwise, error, words):
 def test_a_model_without_depths_is_named():
     with pytest.raises(ValueError, match='get_layer_depth.*Linear has none'):
         build(nn.Linear(2, 2))
+
+
+def test_stages_as_mmseg_groups_them():
+    """mmseg's own constructor, which knows ConvNeXt by its name."""
+    from mmseg.engine.optimizers import LearningRateDecayOptimizerConstructor
+    model = Detector(ConvNeXt(MINI))
+    for decay_type, num_layers in (('stage_wise', 6), ('stage_wise', 12),
+                                   ('layer_wise', 9), ('layer_wise', 12)):
+        paramwise = dict(decay_rate=.9, decay_type=decay_type,
+                         num_layers=num_layers)
+        theirs = LearningRateDecayOptimizerConstructor(
+            dict(type='OptimWrapper', optimizer=dict(
+                type='AdamW', lr=1e-2, weight_decay=.05)),
+            dict(paramwise))(model).optimizer
+        expected = {id(p): group for group in theirs.param_groups
+                    for p in group['params']}
+        for key, group in build(model, **paramwise).items():
+            assert group['lr'] == pytest.approx(expected[key]['lr'])
+            assert group['weight_decay'] == expected[key]['weight_decay']
+
+
+@pytest.mark.parametrize('library', ['mmdet', 'mmseg'])
+def test_swin_of_other_libraries(library):
+    """In the same grouping, so that it trains by the same recipe."""
+    from importlib import import_module
+    swin = import_module(f'{library}.models').SwinTransformer
+    model = Detector(swin(embed_dims=8, depths=(2, 2, 6, 2),
+                          num_heads=(1, 1, 1, 1), use_abs_pos_embed=True))
+    groups = build(model, num_layers=12)
+    names = dict(model.named_parameters())
+    expected = {
+        'patch_embed.projection.weight': 0, 'absolute_pos_embed': 0,
+        'patch_embed.norm.weight': 0,
+        'stages.0.blocks.1.ffn.layers.1.weight': 1,
+        'stages.0.downsample.reduction.weight': 2,
+        'stages.1.blocks.0.attn.w_msa.relative_position_bias_table': 2,
+        'stages.1.downsample.norm.weight': 3,
+        'stages.2.blocks.2.norm1.weight': 3,
+        'stages.2.blocks.3.norm1.weight': 4,
+        'stages.2.downsample.norm.weight': 12,
+        'stages.3.blocks.1.norm2.bias': 12, 'norm0.weight': 13,
+        'norm3.bias': 13,
+    }
+    for name, depth in expected.items():
+        group = groups[id(names[f'backbone.{name}'])]
+        assert group['lr'] == pytest.approx(1e-2 * .8**(13 - depth)), name
+    assert len(groups) == len(names)
+    groups = build(model, decay_type='stage_wise', num_layers=6)
+    for name, depth in (('stages.1.downsample.norm.weight', 0),
+                        ('stages.2.blocks.3.norm1.weight', 3),
+                        ('norm3.bias', 7)):
+        group = groups[id(names[f'backbone.{name}'])]
+        assert group['lr'] == pytest.approx(1e-2 * .8**(7 - depth)), name
+
+
+def test_another_swin_is_not_taken_for_theirs():
+
+    class SwinTransformer(nn.Linear):
+        pass
+
+    with pytest.raises(ValueError, match='get_layer_depth.*Detector'):
+        build(Detector(SwinTransformer(2, 2)))

@@ -52,6 +52,17 @@ def test_loss_by_hand(smoothing):
     assert_near(losses['loss'], -(target * log_prob).sum(1).mean())
 
 
+def test_loss_of_mixed_labels_by_hand():
+    """What mixup gives: a share of each class."""
+    head, x = make(), torch.randn(2, 5, 2, 2)
+    share = torch.tensor([[.7, .3, 0.], [0., .1, .9]])
+    losses = head.loss((x, ), [BaseDataElement(
+        gt_score=score, gt_label=torch.tensor([0])) for score in share])
+    target = share * .9 + .1 / 3
+    log_prob = F.log_softmax(by_hand(head, x), 1)
+    assert_near(losses['loss'], -(target * log_prob).sum(1).mean())
+
+
 def test_smoothing_of_the_published_training_is_the_default():
     assert make().loss_module.label_smoothing == .1
 

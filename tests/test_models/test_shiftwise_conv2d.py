@@ -149,3 +149,18 @@ def test_a_checkpoint_with_other_tables_is_refused():
     source['shift_h'] = source['shift_h'].flip(1)
     with pytest.raises(ValueError, match='shift_h.*kernel_size=13.*num_reps'):
         make(num_reps=2).load_state_dict(source)
+
+
+def test_tables_can_be_sent_between_processes():
+    """NCCL and gloo know no int16; files that have it still load."""
+    layer = ShiftWiseConv2d(6, kernel_size=13, ghost_ratio=.4, num_reps=2)
+    tables = {name: layer.get_buffer(name) for name in layer.TABLES}
+    assert {t.dtype for t in tables.values()} == {torch.int32, torch.int64}
+    state = layer.state_dict()
+    for name, table in tables.items():
+        state[name] = table.short()
+    fresh = ShiftWiseConv2d(6, kernel_size=13, ghost_ratio=.4, num_reps=2)
+    fresh.load_state_dict(state)
+    for name, table in tables.items():
+        assert fresh.get_buffer(name).dtype == table.dtype
+        assert torch.equal(fresh.get_buffer(name), table)

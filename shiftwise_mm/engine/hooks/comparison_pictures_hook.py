@@ -1,4 +1,4 @@
-"""Pictures of detections beside the ground truth."""
+"""Pictures of predictions beside the ground truth."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -26,16 +26,17 @@ class ComparisonPicturesHook(Hook):
         out_dir (str): Folder of the pictures, relative to the work folder of
             the run. Defaults to ``'pictures'``.
         max_images (int): How many images are drawn. Defaults to 24.
-        score_thr (float): Detections below this score are left out, in
-            [0, 1]. Defaults to 0.3.
+        score_thr (float, optional): Detections below this score are left
+            out, in [0, 1]; None for segmentors, whose predictions have no
+            scores. Defaults to 0.3.
 
     Raises:
         TypeError, ValueError: If an argument is not allowed.
     """
 
     def __init__(self, out_dir: str = 'pictures', max_images: int = 24,
-                 score_thr: float = 0.3) -> None:
-        if not 0 <= score_thr <= 1:
+                 score_thr: float | None = 0.3) -> None:
+        if score_thr is not None and not 0 <= score_thr <= 1:
             raise ValueError(f'score_thr must be in [0, 1], got {score_thr}')
         self.out_dir = out_dir
         self.max_images = check_int('max_images', max_images, 0)
@@ -49,12 +50,14 @@ class ComparisonPicturesHook(Hook):
                        data_batch: dict | None = None,
                        outputs: Sequence | None = None) -> None:
         folder = Path(runner.work_dir, self.out_dir)
+        options = {} if self.score_thr is None else dict(
+            pred_score_thr=self.score_thr)
         for sample in outputs[:self.max_images - self._drawn]:
             path = Path(sample.img_path)
             runner.visualizer.add_datasample(
                 path.stem,
                 mmcv.imread(str(path), channel_order='rgb'),
                 data_sample=sample,
-                pred_score_thr=self.score_thr,
-                out_file=str(folder / f'{path.stem}.jpg'))
+                out_file=str(folder / f'{path.stem}.jpg'),
+                **options)
             self._drawn += 1

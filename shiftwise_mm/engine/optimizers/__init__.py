@@ -1,4 +1,5 @@
-"""Optimizers' parameter groups."""
+"""Optimizers' parameter groups and wrappers."""
+from .cpu_amp import CpuAmpOptimWrapper
 from .layer_decay import LayerDecayOptimWrapperConstructor
 
-__all__ = ['LayerDecayOptimWrapperConstructor']
+__all__ = ['CpuAmpOptimWrapper', 'LayerDecayOptimWrapperConstructor']

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 
 import torch.nn as nn
 from mmengine.logging import print_log
@@ -9,6 +11,8 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 
 from shiftwise_mm.ops.spec import check_int
 from shiftwise_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
+
+from .swin_depth import is_swin, swin_layer_depth
 
 __all__ = ['LayerDecayOptimWrapperConstructor']
 
@@ -29,7 +33,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     Parameters of one dimension and biases get no weight decay. Works for any
     detector, segmentor or classifier whose ``backbone`` has
-    ``get_layer_depth``, also through wrappers such as
+    ``get_layer_depth``, or is the Swin Transformer of mmdet or mmseg, so that
+    it can be compared in the same recipe; also through wrappers such as
     ``DistributedDataParallel``. Source: BEiT (arXiv 2106.08254); the grouping
     of convolutional stages is ConvNeXt's (arXiv 2201.03545).
 
@@ -37,8 +42,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     * ``decay_rate`` (float): ``rate``, in (0, 1].
     * ``decay_type`` (str): ``'layer_wise'`` (default) or ``'stage_wise'``.
-    * ``num_layers`` (int, optional): ``L`` of the layer-wise grouping.
-      Defaults to the published 12 for a third stage of more than 9 blocks,
+    * ``num_layers`` (int, optional): ``L`` of the grouping. Defaults,
+      layer-wise, to the published 12 for a third stage of more than 9 blocks,
       else 6.
 
     Raises:
@@ -75,14 +80,14 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             params (list[dict]): Receives the groups.
             module (nn.Module): The model.
         """
-        prefix, backbone = find_deep_backbone(module)
+        prefix, layer_depth = find_deep_backbone(module)
         base_lr = self.optimizer_cfg['lr']
         decay = self.optimizer_cfg.get('weight_decay') or 0.
         groups: dict[tuple, dict] = {}
         for name, param in module.named_parameters():
             if not param.requires_grad:
                 continue
-            depth, num_depths = backbone.get_layer_depth(
+            depth, num_depths = layer_depth(
                 name, prefix, self.num_layers, self.decay_type)
             plain = param.ndim == 1 or name.endswith('.bias')
             scale = self.decay_rate**(num_depths - 1 - depth)
@@ -104,15 +109,18 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             params.append(group)
 
 
-def find_deep_backbone(model: nn.Module) -> tuple[str, nn.Module]:
-    """The backbone with ``get_layer_depth`` in a model, and its prefix.
+def find_deep_backbone(model: nn.Module) -> tuple[str, Callable]:
+    """Prefix of the backbone in a model, and what tells its depths.
 
     Raises:
         ValueError: If there is none.
     """
     for name, module in model.named_modules():
-        if callable(getattr(module, 'get_layer_depth', None)):
-            return f'{name}.' if name else '', module
+        tell = getattr(module, 'get_layer_depth', None)
+        if tell is None and is_swin(module):
+            tell = partial(swin_layer_depth, module)
+        if callable(tell):
+            return f'{name}.' if name else '', tell
     raise ValueError(
         'LayerDecayOptimWrapperConstructor needs a backbone with '
         f'get_layer_depth(); {type(model).__name__} has none (all backbones '

@@ -14,6 +14,8 @@ from shiftwise_mm.checkpoint.load_hook import prepare_state_dict
 from shiftwise_mm.models.layers.norm import LayerNorm2d
 from shiftwise_mm.ops.spec import check_int
 
+from .depth import parameter_depth
+
 __all__ = ['HierarchicalBackbone', 'per_stage', 'read_arch', 'scale_dims']
 
 
@@ -242,44 +244,20 @@ class HierarchicalBackbone(BaseModule):
                         decay_type: str = 'layer_wise') -> tuple[int, int]:
         """Depth of a parameter, for layer-wise decay of the learning rate.
 
-        With ``L = num_layers``, layer-wise: stem 0; stage 1 -> 1;
-        downsampling 1 and stage 2 -> 2; downsampling 2 -> 3; block ``b`` of
-        stage 3 -> ``min(3 + b // 3, L)``; downsampling 3 and stage 4 -> L;
-        output norms and all outside of the backbone -> L + 1 (ConvNeXt's
-        grouping). Stage-wise: all downsampling 0; stage ``i`` -> ``i``; the
-        rest one more than the last stage.
-
         Args:
             param_name (str): Full name of the parameter.
             prefix (str): Of the backbone in the model, with its last dot.
-            num_layers (int, optional): ``L``. Defaults to 12 if the third
-                stage has more than 9 blocks, else 6.
+            num_layers (int, optional): ``L`` of the grouping, see
+                :func:`~shiftwise_mm.models.backbones.depth.parameter_depth`.
             decay_type (str): ``'layer_wise'`` or ``'stage_wise'``.
 
         Returns:
-            tuple[int, int]: The depth and the number of depths, ``L + 2``.
+            tuple[int, int]: The depth and the number of depths: ``L + 2``,
+            or the number of stages and 2 more.
         """
-        inside = param_name.startswith(prefix)
-        part, _, rest = param_name[len(prefix):].partition('.')
-        if decay_type == 'stage_wise':
-            last = len(self.depths) + 1
-            if not inside or part not in ('downsample_layers', 'stages'):
-                return last, last + 1
-            return (int(rest.split('.')[0]) + 1 if part == 'stages' else 0,
-                    last + 1)
-        if num_layers is None:
-            num_layers = 12 if max(self.depths[2:3], default=0) > 9 else 6
-        if not inside or part not in ('downsample_layers', 'stages'):
-            return num_layers + 1, num_layers + 2
-        stage, second = rest.split('.')[:2]
-        stage = int(stage)
-        if stage >= 3:
-            depth = num_layers
-        elif part == 'downsample_layers':
-            depth = stage + 1 if stage else 0
-        else:
-            depth = stage + 1 if stage < 2 else 3 + int(second) // 3
-        return min(depth, num_layers), num_layers + 2
+        own = param_name.removeprefix(prefix) \
+            if param_name.startswith(prefix) else ''
+        return parameter_depth(own, self.depths, num_layers, decay_type)
 
     def switch_to_deploy(self) -> None:
         """Folds paths, branches, norms and layer scales, where exact.

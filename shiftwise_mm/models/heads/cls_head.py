@@ -73,9 +73,19 @@ class ShiftWiseClsHead(BaseModule):
 
     def loss(self, feats: Sequence[Tensor],
              data_samples: Sequence[BaseDataElement]) -> dict[str, Tensor]:
-        """The loss, by the ``gt_label`` (int64, shape (1,)) of each sample."""
-        labels = torch.cat([sample.gt_label for sample in data_samples])
-        return dict(loss=self.loss_module(self(feats), labels))
+        """The loss.
+
+        Args:
+            feats (Sequence[Tensor]): Outputs of a backbone.
+            data_samples (Sequence[BaseDataElement]): Each has ``gt_label``
+                (int64, shape (1,)), or ``gt_score`` (float, shape
+                (num_classes,)), as mixup and CutMix make it in mmpretrain.
+        """
+        if all('gt_score' in sample for sample in data_samples):
+            target = torch.stack([sample.gt_score for sample in data_samples])
+        else:
+            target = torch.cat([sample.gt_label for sample in data_samples])
+        return dict(loss=self.loss_module(self(feats), target))
 
     def predict(
         self,

@@ -145,12 +145,13 @@ class ShiftWiseConv2d(BaseModule):
             channels=len(rep), large_kernel=kernel_size,
             small_kernel=small_kernel, num_reps=num_reps)
         # The function depends on these tables, so the checkpoint holds them.
+        # NCCL and gloo send no int16.
         self.register_buffer('rep_index', rep)
         self.register_buffer('ghost_index', ghost)
         for name in 'hv':
             self.register_buffer(f'shift_{name}',
-                                 self.spec.tap_offsets(name).short())
-        self.register_buffer('shift_i', self.spec.identity_tap.short())
+                                 self.spec.tap_offsets(name).int())
+        self.register_buffer('shift_i', self.spec.identity_tap.int())
         self._build(bias)
 
     TABLES = ('rep_index', 'ghost_index', 'shift_h', 'shift_v', 'shift_i')
@@ -278,7 +279,7 @@ class ShiftWiseConv2d(BaseModule):
         for name in self.TABLES:
             given = state_dict.get(prefix + name)
             if given is not None and not torch.equal(
-                    given.cpu(), getattr(self, name).cpu()):
+                    given.cpu().long(), getattr(self, name).cpu().long()):
                 raise ValueError(
                     f'{prefix}{name} of the checkpoint is not the table of '
                     f'this model: in_channels={self.in_channels}, kernel_size='

@@ -1,0 +1,6 @@
+_base_ = './_base_/upernet_160k.py'
+
+model = dict(
+    backbone=dict(type='shiftwise_mm.UniRepLKNet', arch='t'),
+    decode_head=dict(in_channels=[80, 160, 320, 640]),
+    auxiliary_head=dict(in_channels=320))

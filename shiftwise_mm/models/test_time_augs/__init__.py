@@ -1,0 +1,4 @@
+"""Averages over augmented inputs."""
+from .instance_tta import InstanceTTAModel
+
+__all__ = ['InstanceTTAModel']

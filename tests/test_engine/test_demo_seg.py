@@ -1,0 +1,221 @@
+"""The demo of segmentation as its user runs it, and mmseg's own tools."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import mmseg
+import numpy as np
+import pytest
+import torch
+from helpers import ROOT, shared_path
+
+from shiftwise_mm.datasets import (
+    SHAPE_CLASSES,
+    make_shapes_dataset,
+    read_seg_folder,
+)
+from shiftwise_mm.engine.demo_seg import demo_seg_config, seg_image_scale
+
+CONFIG = ROOT / 'configs/demo/upernet_shiftwise-nano_demo_shapes.py'
+
+
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory):
+    """A small data set in the place where the config expects it."""
+    base = tmp_path_factory.mktemp('demo')
+    make_shapes_dataset(base / 'data/shapes', num_train=8, num_val=5,
+                        image_size=(128, 96))
+    return base / 'data/shapes'
+
+
+@pytest.fixture(scope='module')
+def masks(shapes, tmp_path_factory):
+    """The same in the layout of ADE20K, with names of the classes."""
+    root = tmp_path_factory.mktemp('masks') / 'own'
+    for split in ('train', 'val'):
+        shutil.copytree(shapes / split, root / 'images' / split)
+        shutil.copytree(shapes / 'semantic' / split,
+                        root / 'annotations' / split)
+    (root / 'classes.txt').write_text('\n'.join(('none', *SHAPE_CLASSES)))
+    return root
+
+
+def run_tool(*args, cwd, timeout=600):
+    return subprocess.run(
+        [sys.executable, '-P', str(ROOT / 'tools/demo_seg.py'),
+         *map(str, args)],
+        capture_output=True, text=True, cwd=cwd, timeout=timeout)
+
+
+def last_line(done):
+    assert done.returncode == 0, done.stderr[-3000:]
+    *_, last = done.stdout.splitlines()
+    assert last.startswith('demo-seg: {')
+    return json.loads(last.removeprefix('demo-seg: '))
+
+
+@pytest.mark.parametrize('form', ['auto', 'shift'])
+def test_the_tool_trains_and_reports(form, masks, tmp_path):
+    done = run_tool('--data', masks, '--iters', 3, '--form', form,
+                    cwd=tmp_path)
+    result = last_line(done)
+    assert list(result) == ['mIoU', 'seconds', 'checkpoint', 'pictures']
+    assert 0 <= result['mIoU'] <= 1
+    assert 'classes none, circle, square, triangle, ring' in done.stdout
+    weights = torch.load(tmp_path / result['checkpoint'])['state_dict']
+    assert weights['decode_head.conv_seg.weight'].shape[0] == 5
+    pictures = sorted((tmp_path / result['pictures']).iterdir())
+    assert len(pictures) == 5
+    # Truth and prediction side by side.
+    assert cv2.imread(str(pictures[0])).shape == (96, 256, 3)
+    assert 'Iter(train)' in done.stdout + done.stderr  # live progress
+    assert 'eta' in done.stdout + done.stderr
+
+
+def test_the_truth_is_on_the_left(masks, tmp_path):
+    """Its shapes are painted where the label map has them."""
+    done = run_tool('--data', masks, '--iters', 1, cwd=tmp_path)
+    folder = tmp_path / last_line(done)['pictures']
+    for picture in folder.iterdir():
+        left = cv2.imread(str(picture))[:, :128].astype(int)
+        labels = cv2.imread(
+            str(masks / 'annotations/val' / f'{picture.stem}.png'), -1)
+        image = cv2.imread(
+            str(masks / 'images/val' / f'{picture.stem}.jpg')).astype(int)
+        # Half of the picture is the image, the other half the class's colour.
+        paint = 2 * left - image
+        for label in np.unique(labels):
+            inside = cv2.erode((labels == label).astype(np.uint8),
+                               np.ones((5, 5))) > 0
+            if inside.sum() > 200:
+                colours = paint[inside]
+                spread = np.abs(colours - np.median(colours, 0))
+                assert np.median(spread) < 12
+
+
+def test_resume_continues_a_run(masks, tmp_path):
+    args = ('--data', masks, '--work-dir', tmp_path, '--iters')
+    last_line(run_tool(*args, 2, cwd=tmp_path))
+    done = run_tool(*args, 4, '--resume', cwd=tmp_path)
+    first = last_line(done)
+    assert 'resumed epoch: 0, iter: 2' in done.stdout + done.stderr
+    resumed = torch.load(tmp_path / 'iter_4.pth')
+    assert resumed['meta']['iter'] == 4
+    assert resumed['optimizer']['state'][0]['step'] == 4
+    # Once more: complete already, evaluated all the same.
+    again = last_line(run_tool(*args, 4, '--resume', cwd=tmp_path))
+    assert again['mIoU'] == first['mIoU']
+
+
+def test_the_config_follows_the_data(tmp_path):
+    folder = read_seg_folder(shared_path('data', 'wbc'))
+    width, height = seg_image_scale(folder)
+    cfg = demo_seg_config(folder, work_dir=str(tmp_path), max_iters=30)
+    assert cfg.model.decode_head.num_classes == 3
+    assert cfg.model.data_preprocessor.size == (height, width)
+    for loader, split in ((cfg.train_dataloader, folder.train),
+                          (cfg.val_dataloader, folder.val),
+                          (cfg.test_dataloader, folder.val)):
+        data = loader.dataset
+        assert data.metainfo.classes == folder.classes
+        assert Path(data.data_prefix.img_path) == split.image_dir.resolve()
+        assert Path(data.data_prefix.seg_map_path) == split.map_dir.resolve()
+        scales = [step.scale for step in data.pipeline if 'scale' in step]
+        assert scales == [(width, height)]
+    crop, = (step for step in cfg.train_dataloader.dataset.pipeline
+             if step.type == 'RandomCrop')
+    assert crop.crop_size == (height, width)
+    assert cfg.train_cfg.max_iters == cfg.param_scheduler[1].end == 30
+    assert not any('256' in line and '192' in line  # no size is forgotten
+                   for line in cfg.pretty_text.splitlines())
+    recipe = demo_seg_config(folder, work_dir=str(tmp_path), form='shift')
+    assert recipe.train_cfg.max_iters > 100
+    assert recipe.model.backbone.shift_form == 'shift'
+
+
+def map_missing(root):
+    path = min((root / 'annotations/train').iterdir())
+    path.unlink()
+    return path.name
+
+
+def broken_map(root):
+    path = min((root / 'annotations/val').iterdir())
+    path.write_text('')
+    return path.name
+
+
+def no_folder(root):
+    shutil.rmtree(root / 'images')
+    return 'images/train'
+
+
+@pytest.mark.parametrize('spoil', [map_missing, broken_map, no_folder])
+def test_bad_data_is_one_line_and_leaves_nothing(spoil, masks, tmp_path):
+    folder = tmp_path / 'data'
+    shutil.copytree(masks, folder)
+    word = spoil(folder)
+    cwd = tmp_path / 'cwd'
+    cwd.mkdir()
+    done = run_tool('--data', folder, cwd=cwd)
+    assert done.returncode == 2
+    assert done.stderr.count('\n') == 1 and word in done.stderr
+    assert done.stderr.startswith('demo-seg: ')
+    assert not list(cwd.iterdir())
+
+
+@pytest.mark.parametrize('args, words', [
+    (('--form', 'fast'), ("'fast'", 'strip')),
+    (('--iters', '0'), ('max_iters', '0')),
+])
+def test_bad_options_are_one_line(args, words, masks, tmp_path):
+    done = run_tool('--data', masks, *args, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count('\n') == 1
+    assert all(word in done.stderr for word in words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_make_passes_the_options_on():
+    done = subprocess.run(
+        ['make', '-n', 'demo-seg', 'DATA=some where', 'ITERS=2', 'FORM=shift',
+         'RESUME=1', 'BACKBONE=no'], cwd=ROOT, capture_output=True, text=True,
+        check=True)
+    line, = (x for x in done.stdout.splitlines() if 'demo_seg.py' in x)
+    assert line.split('demo_seg.py')[1].split() == [
+        '--data', "'some", "where'", '--form', "'shift'", '--iters', "'2'",
+        '--resume']
+
+
+def run_mmseg_tool(name, *args, cwd):
+    tool = Path(mmseg.__file__).parent / '.mim/tools' / name
+    done = subprocess.run(
+        [sys.executable, '-P', str(tool), str(CONFIG), *map(str, args),
+         '--cfg-options', 'train_cfg.max_iters=2', 'train_cfg.val_interval=2',
+         'default_hooks.checkpoint.interval=2'],
+        capture_output=True, text=True, cwd=cwd, timeout=600,
+        env={**os.environ, 'PYTHONPATH': ''})
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def test_mmsegs_own_tools_take_our_config_unmodified(shapes, tmp_path):
+    cwd, work = shapes.parents[1], ('--work-dir', tmp_path)
+    log = run_mmseg_tool('train.py', *work, cwd=cwd)
+    assert 'mIoU' in log
+    log = run_mmseg_tool('test.py', tmp_path / 'iter_2.pth', *work, cwd=cwd)
+    assert 'Load checkpoint from' in log and 'mIoU' in log
+
+
+@pytest.mark.slow
+def test_the_demo_reaches_its_figure(tmp_path):
+    """On real cells: mIoU 0.92 within six minutes on two cores."""
+    done = run_tool('--data', shared_path('data', 'wbc'), cwd=tmp_path,
+                    timeout=3600)
+    result = last_line(done)
+    assert result['mIoU'] >= 0.92
+    assert result['seconds'] <= 360 or os.cpu_count() < 2
