@@ -26,8 +26,10 @@ from .plan import Swap
 
 __all__ = ['SIZES', 'CheckReport', 'check_swap']
 
-SIZES = (128, 256, 512)
+SIZES = (128, 256, 416)
 """Sides of the images of a check, from the first to try."""
+
+_REGIONS = 64
 
 
 @dataclass
@@ -57,6 +59,15 @@ class CheckReport:
         """Whether all went well."""
         return self.stage == 'done'
 
+    def describe(self) -> str:
+        """The finding in a line."""
+        if not self.passed:
+            return f'{self.stage}: {self.problem}'
+        return (f'trained a step and predicted at {self.size} pixels in '
+                f'{self.seconds:.1f} seconds: loss '
+                f'{self.losses["loss"]:.4g}, a gradient for all '
+                f'{self.parameters} parameters of the backbone')
+
 
 class _Wrong(Exception):
     """A finding of the check itself; the message is the finding."""
@@ -83,7 +94,7 @@ def check_swap(cfg: Config, swap: Swap | None = None, *,
     Returns:
         CheckReport: Of the last size that was tried.
     """
-    start = time.monotonic()
+    start, before = time.monotonic(), None
     for size in sizes:
         report = CheckReport(size=size)
         with _apart():
@@ -96,8 +107,9 @@ def check_swap(cfg: Config, swap: Swap | None = None, *,
                 report.problem = (f'{type(error).__name__}: '
                                   f'{_in_a_line(error)}')
         report.seconds = time.monotonic() - start
-        if report.stage not in ('train', 'predict'):
+        if report.stage in ('build', 'done') or report.problem == before:
             break
+        before = report.problem
     return report
 
 
@@ -186,6 +198,9 @@ def _forget(part) -> None:
             part['pretrained'] = None
         if type_name(part) == 'MMSyncBN':  # reverted on one CPU, as SyncBN is
             part['type'] = 'SyncBN'
+        for key in ('num', 'max_per_img'):  # regions, by sampler or proposals
+            if isinstance(part.get(key), int):
+                part[key] = min(part[key], _REGIONS)
         if type_name(part).lower().endswith('preprocessor'):
             # They pad or resize to the sizes of the recipe.
             part.pop('batch_augments', None)
@@ -209,7 +224,7 @@ def _train(model: nn.Module, backbones: list[nn.Module], classes: int,
         model = model.detector
         losses = _losses(model, report.size, classes)
     total, log = model.parse_losses(losses)
-    report.losses = {key: float(value) for key, value in log.items()}
+    report.losses = {key: value.item() for key, value in log.items()}
     total.backward()
     report.levels = [level for levels in seen for level in levels[:1]][0] \
         if seen else []

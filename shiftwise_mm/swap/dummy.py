@@ -8,7 +8,7 @@ from mmengine.structures import InstanceData, PixelData
 
 __all__ = ['test_batch', 'training_batch']
 
-_BATCH = 2
+_BATCH = 2  # for training; some predict one image at a time only
 _BOXES = 4
 
 
@@ -35,16 +35,16 @@ def test_batch(model: nn.Module, size: int, classes: int) -> dict:
     """What a data loader gives for testing; arguments as above."""
     kind = type(model.data_preprocessor).__name__
     if kind == 'SegDataPreProcessor':
-        return _segmentation(size, classes)
+        return _segmentation(size, classes, 1)
     if kind == 'TrackDataPreprocessor':
         return _video(size, classes, 2, None)
-    return _detection(size, classes, not getattr(model, 'with_rpn', True))
+    return _detection(size, classes, not getattr(model, 'with_rpn', True), 1)
 
 
-def _segmentation(size: int, classes: int) -> dict:
+def _segmentation(size: int, classes: int, batch: int = _BATCH) -> dict:
     from mmseg.structures import SegDataSample
     samples = []
-    for _ in range(_BATCH):
+    for _ in range(batch):
         sample = SegDataSample(metainfo=dict(
             img_shape=(size, size), ori_shape=(size, size),
             pad_shape=(size, size), scale_factor=(1., 1.), flip=False,
@@ -61,18 +61,19 @@ def _image(size: int) -> torch.Tensor:
     return torch.randint(0, 256, (3, size, size), dtype=torch.uint8)
 
 
-def _detection(size: int, classes: int, proposals: bool = False) -> dict:
+def _detection(size: int, classes: int, proposals: bool = False,
+               batch: int = _BATCH) -> dict:
     from mmdet.testing import demo_mm_inputs
-    batch = demo_mm_inputs(
-        _BATCH, (3, size, size), [_BOXES] * _BATCH, num_classes=2,
+    data = demo_mm_inputs(
+        batch, (3, size, size), [_BOXES] * batch, num_classes=2,
         with_mask=True, with_semantic=True)
-    for sample in batch['data_samples']:
+    for sample in data['data_samples']:
         _relabel(sample, classes)
         if proposals:
             boxes = sample.gt_instances.bboxes.repeat(8, 1)
             sample.proposals = InstanceData(
                 bboxes=boxes, scores=torch.rand(len(boxes)))
-    return batch
+    return data
 
 
 def _relabel(sample, classes: int) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from mmengine.config import Config
 
 from shiftwise_mm.registry import MODELS
 
-from .names import backbone_config
+from .names import SwapError, backbone_config
 from .original import Level, find_owner, measure_levels, type_name
 from .readers import Place, find_readers
 from .stages import assign_stages
@@ -43,6 +44,12 @@ class Swap:
     levels: tuple[Level, ...]
     changes: dict
     hook: dict | None
+
+    def describe(self) -> str:
+        """The levels in a line, as a user reads them."""
+        levels = ', '.join(f'{level.channels} channels at stride '
+                           f'{level.stride}' for level in self.levels)
+        return f'{self.name} gives {levels}'
 
     def apply(self, cfg: Config) -> Config:
         """A changed copy of the config that the plan was made for."""
@@ -91,6 +98,9 @@ def plan_swap(cfg: Config, name: str, *,
         SwapError: If it cannot be done; the sentence says why.
     """
     backbone = backbone_config(name)
+    if pretrained and '://' not in pretrained \
+            and not os.path.isfile(pretrained):
+        raise SwapError(f'pretrained: there is no file {pretrained}')
     owner = find_owner(cfg)
     levels = measure_levels(owner)
     readers = find_readers(owner, levels)
@@ -98,7 +108,7 @@ def plan_swap(cfg: Config, name: str, *,
     stages, strides = assign_stages([levels[i].stride for i in used])
     backbone.update(_options(owner.config['backbone'], backbone, stages,
                              strides, pretrained))
-    channels = _channels(name)
+    channels = embed_dims(name)
     places = {
         level: Place(index, channels[stage], len(stages))
         for index, (level, stage) in enumerate(zip(used, stages, strict=True))
@@ -143,7 +153,8 @@ def _options(original: Mapping, backbone: Mapping, stages: tuple,
 
 
 @functools.lru_cache
-def _channels(name: str) -> tuple[int, ...]:
+def embed_dims(name: str) -> tuple[int, ...]:
+    """Channels of the four stages of a backbone."""
     with torch.device('meta'):
         return MODELS.build(backbone_config(name)).embed_dims
 

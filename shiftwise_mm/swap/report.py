@@ -36,7 +36,7 @@ def swap_report(rows: Sequence[dict], name: str, command: str) -> str:
         'with the swapped one. *Checked* means that the model was built, '
         'that every level of the backbone has the stride of the original and '
         'the channels that neck and heads take, that a step of training '
-        '(noise, 128 to 512 pixels) gave finite losses and a gradient for '
+        '(noise, 128 to 416 pixels) gave finite losses and a gradient for '
         'every parameter of the backbone, and that it predicted. Configs '
         'that differ in data set or schedule only, or in the original '
         'backbone only, become the same model, which is checked once: '

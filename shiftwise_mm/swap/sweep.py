@@ -1,7 +1,9 @@
 """The swap of many configs, each tried in a process of its own."""
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -19,7 +21,7 @@ from mmengine.utils import get_installed_path
 from .check import SIZES, CheckReport, check_swap
 from .names import SwapError, backbone_config
 from .original import OriginalError
-from .plan import Swap, plan_swap
+from .plan import Swap, embed_dims, plan_swap
 from .text import read_config, write_short_config
 
 __all__ = ['OUTCOMES', 'list_configs', 'read_rows', 'sweep', 'try_swap']
@@ -33,7 +35,8 @@ OUTCOMES = {
 }
 """What can come of a config, with the heading in the report."""
 
-_IRRELEVANT = ('init_cfg', 'pretrained', '_scope_')
+_IRRELEVANT = ('init_cfg', 'pretrained', '_scope_', 'mean', 'std',
+               'bgr_to_rgb')
 
 
 def list_configs(package: str) -> list[str]:
@@ -58,7 +61,8 @@ def try_swap(config: str, name: str, known: Mapping[str, dict],
     Returns:
         dict: ``config``, ``outcome`` (a key of :data:`OUTCOMES`), ``reason``;
         if it was swapped ``model``, a hash of what was checked: the swapped
-        model without the weights it starts from, and the expected levels;
+        model without the weights it starts from and the colours it was
+        trained with, and the expected levels;
         ``like``, the config whose check was taken over.
     """
     row = dict(config=config, outcome='checked', reason='', like='')
@@ -74,10 +78,10 @@ def try_swap(config: str, name: str, known: Mapping[str, dict],
         return dict(row, outcome='refused', reason=str(error))
     swapped = swap.apply(cfg)
     with tempfile.TemporaryDirectory() as folder:
-        path = write_short_config(cfg, swap, config, folder)
-        if read_config(str(path)).to_dict() != swapped.to_dict():
-            return dict(row, outcome='failed',
-                        reason='the short config reads differently')
+        try:
+            write_short_config(cfg, swap, config, folder)
+        except SwapError as error:
+            return dict(row, outcome='failed', reason=str(error))
     row['model'] = _fingerprint(swapped, swap)
     if row['model'] in known:
         like = known[row['model']]
@@ -157,6 +161,7 @@ def sweep(configs: Iterable[str], name: str, work_dir: str | os.PathLike, *,
     waiting = [config for config in configs if config not in rows]
     known = {row['model']: row for row in rows.values() if 'model' in row}
     running: dict[Connection, tuple] = {}
+    _preload(name)
     while waiting or running:
         while waiting and len(running) < jobs:
             config = waiting.pop(0)
@@ -171,9 +176,16 @@ def sweep(configs: Iterable[str], name: str, work_dir: str | os.PathLike, *,
     return [rows[config] for config in configs]
 
 
+def _preload(name: str) -> None:
+    """What every process needs is there before they are forked."""
+    for package in ('mmdet', 'mmseg'):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(f'{package}.models')
+    embed_dims(name)
+
+
 def _start(config: str, name: str, known: dict, memory: float,
            log: Path) -> tuple[Connection, tuple]:
-    # Forked, so that torch and the model zoos are imported once.
     context = multiprocessing.get_context('fork')
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(

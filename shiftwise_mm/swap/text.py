@@ -42,6 +42,7 @@ def read_config(config: str) -> Config:
             return Config.fromfile(str(path))
     # A config is a program: it may raise anything.
     except Exception as error:
+        error = error.__cause__ or error
         reason = str(error).strip().partition('\n')[0]
         raise SwapError('the config cannot be read: '
                         f'{type(error).__name__}: {reason}') from error
@@ -80,14 +81,31 @@ def short_name(config: str, swap: Swap) -> str:
 
 def write_short_config(cfg: Config, swap: Swap, config: str,
                        folder: str | os.PathLike) -> Path:
-    """Writes :func:`short_config` into ``folder``; returns its path."""
+    """Writes :func:`short_config` into ``folder``; returns its path.
+
+    A file that is there already is left alone, unless it is the same.
+
+    Raises:
+        SwapError: If the file would not read back as the swapped config, or
+            another one is in its place.
+        OSError: If it cannot be written.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / short_name(config, swap)
     text = short_config(cfg, swap, config, folder)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    temporary.write_text(text, encoding='utf-8')
-    temporary.replace(path)
+    if path.exists() and path.read_text(encoding='utf-8') != text:
+        raise SwapError(f'{path} exists and is a different config')
+    # Complete before it has its name, and where its base can be found.
+    temporary = path.with_name(f'tmp{os.getpid()}_{path.name}')
+    try:
+        temporary.write_text(text, encoding='utf-8')
+        if read_config(str(temporary)).to_dict() != swap.apply(cfg).to_dict():
+            raise SwapError('the short config reads differently from the '
+                            'swapped one')
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
 
 
