@@ -30,8 +30,8 @@ def parse_args(argv=None) -> argparse.Namespace:
         '--seconds', type=float, default=900,
         help='limit of time for a config; default: 900')
     parser.add_argument(
-        '--memory', type=float, default=8,
-        help='limit of memory for a config, in GB; default: 8')
+        '--memory', type=float, default=12,
+        help='limit of memory for a config, in GB; default: 12')
     parser.add_argument('--report', help='write the table to this file')
     return parser.parse_args(argv)
 

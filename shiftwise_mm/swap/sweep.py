@@ -134,7 +134,7 @@ def read_rows(path: str | os.PathLike) -> list[dict]:
 
 def sweep(configs: Iterable[str], name: str, work_dir: str | os.PathLike, *,
           jobs: int = 1, seconds: float = 900,
-          memory: float = 8) -> list[dict]:
+          memory: float = 12) -> list[dict]:
     """Tries all configs; continues where an earlier call was stopped.
 
     Args:
@@ -144,7 +144,7 @@ def sweep(configs: Iterable[str], name: str, work_dir: str | os.PathLike, *,
             with what the models print are kept.
         jobs (int): Processes at a time. Defaults to 1.
         seconds (float): Limit of time for one config. Defaults to 900.
-        memory (float): Limit of address space for one, in GB. Defaults to 8.
+        memory (float): Limit of address space for one, in GB. Defaults to 12.
 
     Returns:
         list[dict]: The rows of ``configs``, in their order.
