@@ -20,7 +20,7 @@ from torch import Tensor
 
 from shiftwise_mm.checkpoint.loading import find_backbones
 
-from .dummy import test_batch, training_batch
+from .dummy import Noise
 from .original import Level, find_owner, type_name
 from .plan import Swap
 
@@ -94,7 +94,7 @@ def check_swap(cfg: Config, swap: Swap | None = None, *,
     Returns:
         CheckReport: Of the last size that was tried.
     """
-    start, before = time.monotonic(), None
+    start = time.monotonic()
     for size in sizes:
         report = CheckReport(size=size)
         with _apart():
@@ -107,9 +107,8 @@ def check_swap(cfg: Config, swap: Swap | None = None, *,
                 report.problem = (f'{type(error).__name__}: '
                                   f'{_in_a_line(error)}')
         report.seconds = time.monotonic() - start
-        if report.stage in ('build', 'done') or report.problem == before:
+        if report.stage in ('build', 'done'):
             break
-        before = report.problem
     return report
 
 
@@ -142,7 +141,9 @@ def _apart() -> Iterator[None]:
 
 def _run(cfg: Config, swap: Swap | None, report: CheckReport) -> None:
     owner = find_owner(cfg)
-    classes = min(_counts(owner.config), default=1)
+    noise = Noise(report.size, min(_counts(owner.config), default=1),
+                  owner.config['backbone'].get('in_channels', 3),
+                  _has_masks(cfg.get('train_dataloader')))
     model_config = _offline(copy.deepcopy(cfg.model), cfg)
     with MODELS.switch_scope_and_registry(owner.scope) as registry:
         model = registry.build(model_config)
@@ -154,14 +155,14 @@ def _run(cfg: Config, swap: Swap | None, report: CheckReport) -> None:
         report.parameters = sum(p.numel() for b in backbones[:1]
                                 for p in b.parameters())
         report.stage = 'train'
-        _train(model, backbones, classes, report)
+        _train(model, backbones, noise, report)
         if swap and tuple(report.levels) != swap.levels:
             raise _Wrong(f'the backbone gives {report.levels}, expected '
                          f'{list(swap.levels)}')
         report.stage = 'predict'
         model.eval()
         with torch.no_grad():
-            model.test_step(test_batch(model, report.size, classes))
+            model.test_step(noise.test(model))
     report.stage = 'done'
 
 
@@ -176,6 +177,19 @@ def _counts(part) -> Iterator[int]:
     elif isinstance(part, (list, tuple)):
         for item in part:
             yield from _counts(item)
+
+
+def _has_masks(loader) -> bool:
+    """Whether the recipe reads masks; some heads mind where it does not."""
+    if loader is None:
+        return True
+    if isinstance(loader, Mapping):
+        return bool(loader.get('with_mask')) \
+            or type_name(loader) == 'LoadPanopticAnnotations' \
+            or any(_has_masks(value) for value in loader.values()
+                   if value is not None)
+    return isinstance(loader, (list, tuple)) and any(
+        _has_masks(item) for item in loader if item is not None)
 
 
 def _offline(model: Mapping, cfg: Config) -> Mapping:
@@ -213,16 +227,16 @@ def _forget(part) -> None:
             _forget(item)
 
 
-def _train(model: nn.Module, backbones: list[nn.Module], classes: int,
+def _train(model: nn.Module, backbones: list[nn.Module], noise: Noise,
            report: CheckReport) -> None:
     """A step without optimiser, and what it shows of the backbones."""
     seen = [_watch(backbone) for backbone in backbones[:1]]
     model.train()
     try:
-        losses = _losses(model, report.size, classes)
+        losses = _losses(model, noise)
     except NotImplementedError:  # trackers that are trained by their parts
         model = model.detector
-        losses = _losses(model, report.size, classes)
+        losses = _losses(model, noise)
     total, log = model.parse_losses(losses)
     report.losses = {key: value.item() for key, value in log.items()}
     total.backward()
@@ -240,8 +254,8 @@ def _train(model: nn.Module, backbones: list[nn.Module], classes: int,
                      f'gradient, such as {", ".join(missed[:3])}')
 
 
-def _losses(model: nn.Module, size: int, classes: int) -> dict:
-    data = model.data_preprocessor(training_batch(model, size, classes), True)
+def _losses(model: nn.Module, noise: Noise) -> dict:
+    data = model.data_preprocessor(noise.training(model), True)
     return model(**data, mode='loss')
 
 

@@ -202,6 +202,9 @@ def _child(connection: Connection, config: str, name: str, known: dict,
     with log.open('a') as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
+    package, inside, _ = config.partition('::')
+    if inside:  # some name a teacher's config as seen from a checkout
+        os.chdir(Path(get_installed_path(package), '.mim'))
     try:
         row = try_swap(config, name, known)
     # What went wrong is the result.
