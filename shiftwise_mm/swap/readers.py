@@ -113,8 +113,10 @@ def _read_neck(neck: Mapping, levels: Sequence[Level], scope: str) -> Reader:
         _compare(name, given, levels, range(len(levels)))
     start = _start_level(neck, scope)
     end = neck.get('end_level', -1)
-    # JPU's end is the first level that it does not take, others' the last.
-    stop = len(levels) if end == -1 else end + (name != 'JPU')
+    stop = len(levels) if end == -1 else end + 1
+    if name == 'JPU' and (start or end != -1):
+        raise SwapError('the neck JPU takes a part of the levels only, and '
+                        'the heads behind it count from there')
     used = tuple(range(start, stop))
 
     def rewrite(places):
