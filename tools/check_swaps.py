@@ -6,11 +6,8 @@ import argparse
 import logging
 import os
 import sys
+import warnings
 from pathlib import Path
-
-from shiftwise_mm.swap import SwapError
-from shiftwise_mm.swap.report import swap_report
-from shiftwise_mm.swap.sweep import list_configs, sweep
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -36,26 +33,44 @@ def parse_args(argv=None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv=None) -> None:
-    args = parse_args(argv)
-    logging.disable(logging.WARNING)
+def run(args: argparse.Namespace) -> str:
+    """Sweeps; the report."""
+    from shiftwise_mm.swap.report import swap_report
+    from shiftwise_mm.swap.sweep import list_configs, sweep
     configs = args.configs or [*list_configs('mmdet'),
                                *list_configs('mmseg')]
-    try:
-        rows = sweep(configs, args.backbone, args.work_dir, jobs=args.jobs,
-                     seconds=args.seconds, memory=args.memory)
-    except SwapError as error:
-        print(f'check_swaps: {error}', file=sys.stderr)
-        sys.exit(2)
-    command = ' '.join(['python tools/check_swaps.py',
-                        f'--backbone {args.backbone}', *args.configs])
-    text = swap_report(rows, args.backbone, command)
+    rows = sweep(configs, args.backbone, args.work_dir, jobs=args.jobs,
+                 seconds=args.seconds, memory=args.memory)
+    command = ['python tools/check_swaps.py', f'--backbone {args.backbone}',
+               *args.configs]
     if args.report:
-        path = Path(args.report)
-        temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-        temporary.write_text(text, encoding='utf-8')
-        temporary.replace(path)
-    else:
+        command.append(f'--report {args.report}')
+    return swap_report(rows, args.backbone, ' '.join(command))
+
+
+def write(text: str, path: Path) -> None:
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    temporary.write_text(text, encoding='utf-8')
+    temporary.replace(path)
+
+
+def main(argv=None) -> None:
+    args = parse_args(argv)
+    with warnings.catch_warnings():
+        # Those of the packages below would hide the one line.
+        warnings.simplefilter('ignore')
+        logging.disable(logging.WARNING)
+        from shiftwise_mm.swap import SwapError
+        try:
+            text = run(args)
+            if args.report:
+                write(text, Path(args.report))
+        except (SwapError, OSError) as error:
+            print(f'check_swaps: {error}', file=sys.stderr)
+            sys.exit(2)
+        finally:
+            logging.disable(logging.NOTSET)
+    if not args.report:
         print(text)
 
 

@@ -208,8 +208,9 @@ def _forget(part) -> None:
         if not ours and isinstance(init, Mapping) \
                 and type_name(init) == 'Pretrained':
             part['init_cfg'] = None
-        if part.get('pretrained') is not None:
-            part['pretrained'] = None
+        for key in ('pretrained', 'teacher_ckpt'):
+            if part.get(key) is not None:
+                part[key] = None
         if type_name(part) == 'MMSyncBN':  # reverted on one CPU, as SyncBN is
             part['type'] = 'SyncBN'
         for key in ('num', 'max_per_img'):  # regions, by sampler or proposals

@@ -157,6 +157,9 @@ def sweep(configs: Iterable[str], name: str, work_dir: str | os.PathLike, *,
     work_dir.mkdir(parents=True, exist_ok=True)
     path = work_dir / f'{name}.jsonl'
     rows = {row['config']: row for row in read_rows(path)}
+    # Without half a line, which the next one would be appended to.
+    path.write_text(''.join(f'{json.dumps(row)}\n' for row in rows.values()),
+                    encoding='utf-8')
     configs = list(configs)
     waiting = [config for config in configs if config not in rows]
     known = {row['model']: row for row in rows.values() if 'model' in row}
@@ -189,7 +192,8 @@ def _start(config: str, name: str, known: dict, memory: float,
     context = multiprocessing.get_context('fork')
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(
-        target=_child, args=(theirs, config, name, known, memory, log))
+        target=_child, args=(theirs, config, name, known, memory, log),
+        daemon=True)
     process.start()
     theirs.close()
     return ours, (config, process, time.monotonic())
