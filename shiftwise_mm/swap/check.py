@@ -213,9 +213,11 @@ def _forget(part) -> None:
                 part[key] = None
         if type_name(part) == 'MMSyncBN':  # reverted on one CPU, as SyncBN is
             part['type'] = 'SyncBN'
-        for key in ('num', 'max_per_img'):  # regions, by sampler or proposals
-            if isinstance(part.get(key), int):
-                part[key] = min(part[key], _REGIONS)
+        if isinstance(part.get('num'), int):  # of a sampler
+            part['num'] = min(part['num'], _REGIONS)
+        for key in ('rpn', 'rpn_proposal'):
+            if part.get(key) and 'max_per_img' in part[key]:
+                part[key]['max_per_img'] = _REGIONS
         if type_name(part).lower().endswith('preprocessor'):
             # They pad or resize to the sizes of the recipe.
             part.pop('batch_augments', None)
