@@ -1,6 +1,7 @@
 """The backbone that a config has: where it is and what it gives out."""
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ __all__ = ['Level', 'OriginalError', 'Owner', 'find_owner', 'measure_levels',
            'type_name']
 
 _SIZE = 128
+
+MEASURED: dict[str, tuple[Level, ...]] = {}
+"""What :func:`measure_levels` found, by scope and config of the backbone."""
 
 _TIED = {
     'UNet': 'UNet holds its decoder, whose stages take the encoder\'s at '
@@ -137,15 +141,22 @@ def measure_levels(owner: Owner) -> tuple[Level, ...]:
     config = dict(owner.config['backbone'])
     for key in ('init_cfg', 'pretrained'):
         config.pop(key, None)
+    key = json.dumps([owner.scope, config], sort_keys=True, default=str)
+    if key not in MEASURED:
+        MEASURED[key] = _measure(config, owner.scope)
+    return MEASURED[key]
+
+
+def _measure(config: dict, scope: str) -> tuple[Level, ...]:
     channels = config.get('in_channels', 3)
     try:
-        outs = _run(config, owner.scope, channels, 'meta')
+        outs = _run(config, scope, channels, 'meta')
     # Some read tensors while they are built or have operators of their own.
     except Exception as error:
         print_log(f'{type_name(config)} on meta: {error}', 'current',
                   logging.DEBUG)
         try:
-            outs = _run(config, owner.scope, channels, 'cpu')
+            outs = _run(config, scope, channels, 'cpu')
         except Exception as error:
             raise OriginalError(
                 f'the backbone {type_name(config)} cannot be built here, so '

@@ -20,7 +20,7 @@ from mmengine.utils import get_installed_path
 
 from .check import SIZES, CheckReport, check_swap
 from .names import SwapError, backbone_config
-from .original import OriginalError
+from .original import MEASURED, OriginalError
 from .plan import Swap, embed_dims, plan_swap
 from .text import read_config, write_short_config
 
@@ -215,7 +215,7 @@ def _child(connection: Connection, config: str, name: str, known: dict,
     except Exception as error:
         row = dict(config=config, outcome='failed', like='',
                    reason=f'{type(error).__name__}: {error}'[:300])
-    connection.send(row)
+    connection.send((row, MEASURED))
     connection.close()
 
 
@@ -228,7 +228,8 @@ def _finished(running: dict, seconds: float) -> Iterable[dict]:
         taken = time.monotonic() - start
         if connection in ready:
             try:
-                row = connection.recv()
+                row, measured = connection.recv()
+                MEASURED.update(measured)  # for the next processes
             except EOFError:
                 process.join()
                 row['reason'] = f'the process ended with {process.exitcode}'
