@@ -8,7 +8,6 @@ import json
 import multiprocessing
 import os
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -204,8 +203,8 @@ def _child(connection: Connection, config: str, name: str, known: dict,
     limit = int(memory * 2**30)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     with log.open('a') as file:
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(file.fileno(), stream.fileno())
+        for output in (1, 2):
+            os.dup2(file.fileno(), output)
     package, inside, _ = config.partition('::')
     if inside:  # some name a teacher's config as seen from a checkout
         os.chdir(Path(get_installed_path(package), '.mim'))

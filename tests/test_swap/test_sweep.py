@@ -1,6 +1,7 @@
 """Many configs, each in a process of its own, and the command line."""
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -10,12 +11,15 @@ import pytest
 from helpers import ROOT
 
 from shiftwise_mm.swap import SwapError, plan_swap, read_config
+from shiftwise_mm.swap.original import MEASURED, Level
 from shiftwise_mm.swap.sweep import (
     list_configs,
     read_rows,
     sweep,
     try_swap,
 )
+
+TOOL = ROOT / 'tools/check_swaps.py'
 
 # As small as detectors get.
 NET = """
@@ -88,12 +92,16 @@ def test_a_limit_of_time(folder):
 
 def test_the_same_model_is_checked_once(folder):
     """Whatever its schedule and colours are; the classes count."""
+    MEASURED.clear()
     net, again, three = sweep(['net.py', 'again.py', 'three.py'],
                               'shiftwise-nano', 'work')
     assert outcomes([net, again, three]) == dict.fromkeys(
         ['net.py', 'again.py', 'three.py'], 'checked')
     assert again['model'] == net['model'] != three['model']
     assert (net['like'], again['like'], three['like']) == ('', 'net.py', '')
+    # What a process measured is known to the next ones.
+    assert list(MEASURED.values()) == [(
+        Level(64, 4), Level(128, 8), Level(256, 16), Level(512, 32))]
 
 
 def test_two_at_a_time(folder):
@@ -154,16 +162,10 @@ def test_configs_of_the_packages():
     assert len(configs) == len(set(configs))
 
 
-def run(*args, **options):
-    return subprocess.run(
-        [sys.executable, '-P', str(ROOT / 'tools/check_swaps.py'), *args],
-        capture_output=True, text=True, timeout=300, **options)
-
-
 def test_the_tool_goes_on_where_it_was_killed(folder):
-    command = [sys.executable, '-P', str(ROOT / 'tools/check_swaps.py'),
-               'net.py', 'sleeps.py', 'refused.py', '--backbone',
-               'shiftwise-nano', '--work-dir', 'work']
+    command = [sys.executable, '-P', str(TOOL), 'net.py', 'sleeps.py',
+               'refused.py', '--backbone', 'shiftwise-nano', '--work-dir',
+               'work']
     path = folder / 'work/shiftwise-nano.jsonl'
     with subprocess.Popen(command, stdout=subprocess.DEVNULL,
                           stderr=subprocess.DEVNULL,
@@ -175,7 +177,9 @@ def test_the_tool_goes_on_where_it_was_killed(folder):
         os.killpg(process.pid, signal.SIGKILL)
     first, = read_rows(path)
     assert first['outcome'] == 'checked'
-    done = run(*command[3:], '--seconds', '2', '--report', 'table.md')
+    done = subprocess.run(
+        [*command, '--seconds', '2', '--report', 'table.md'],
+        capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     rows = read_rows(path)
     assert rows[0] == first  # with its seconds: it was not run again
@@ -188,16 +192,27 @@ def test_the_tool_goes_on_where_it_was_killed(folder):
         'shiftwise-nano.jsonl', 'shiftwise-nano.log']
 
 
-def test_the_tool_on_two_shipped_configs(tmp_path):
+def test_the_tool_on_two_shipped_configs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     configs = ['mmdet::retinanet/retinanet_tta.py',
                'mmseg::unet/unet-s5-d16_fcn_4xb4-40k_drive-64x64.py']
-    done = run(*configs, '--backbone', 'shiftwise-nano', cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert '| refused with a reason | 1 | 1 | 2 |' in done.stdout
-    assert configs[0] in done.stdout
+    runpy.run_path(str(TOOL))['main'](
+        [*configs, '--backbone', 'shiftwise-nano'])
+    printed = capsys.readouterr().out
+    assert '| refused with a reason | 1 | 1 | 2 |' in printed
+    assert configs[0] in printed
     rows = tmp_path / 'work_dirs/swaps/shiftwise-nano.jsonl'
     assert [json.loads(line)['config']
             for line in rows.read_text().splitlines()] == configs
+
+
+def test_the_tool_names_a_wrong_backbone(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(TOOL))['main'](['x.py', '--backbone', 'resnet50'])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith(
+        'check_swaps: backbone must be one of shiftwise-nano')
 
 
 def test_the_small_net_is_what_the_tests_take_it_for(folder):

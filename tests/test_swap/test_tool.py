@@ -68,11 +68,14 @@ def test_it_writes_and_checks(tmp_path):
     assert "_base_ = '../../mine.py'" in (tmp_path / first).read_text()
 
 
-def test_refusals_are_a_sentence_each_and_the_others_are_written(tmp_path):
-    done = run('mmdet::ssd/ssd300_coco.py', CENTERNET, 'nowhere.py',
-               cwd=tmp_path)
-    assert done.returncode == 2
-    errors = done.stderr.splitlines()[-2:]
+def test_refusals_are_a_sentence_each_and_the_others_are_written(
+        main, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, lines, errors = main('mmdet::ssd/ssd300_coco.py', CENTERNET,
+                               'nowhere.py')
+    assert code == 2
+    assert len(lines) == 1
+    assert len(errors) == 2
     assert errors[0] == (
         'swap_backbone: mmdet::ssd/ssd300_coco.py: encoder and decoder are '
         'tied: SSD takes two layers from inside VGG and makes the other '
@@ -81,7 +84,6 @@ def test_refusals_are_a_sentence_each_and_the_others_are_written(tmp_path):
         'swap_backbone: nowhere.py: the config cannot be read')
     assert os.listdir(tmp_path) == [
         'centernet_r18_8xb16-crop512-140e_coco_shiftwise-nano.py']
-    assert 'Traceback' not in done.stderr
 
 
 @pytest.mark.parametrize(('options', 'message'), [
