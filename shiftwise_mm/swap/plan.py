@@ -14,7 +14,8 @@ from shiftwise_mm.registry import MODELS
 
 from .names import SwapError, backbone_config
 from .original import Level, find_owner, measure_levels, type_name
-from .readers import Place, find_readers
+from .reader import Place
+from .readers import find_readers
 from .stages import assign_stages
 
 __all__ = ['Swap', 'plan_swap', 'swap_backbone']

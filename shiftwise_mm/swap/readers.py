@@ -1,46 +1,14 @@
 """The parts of a model that take the backbone's levels."""
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-
-from mmengine.registry import MODELS
+from collections.abc import Iterator, Mapping, Sequence
 
 from .names import SwapError
+from .necks import read_neck, read_ssd_head
 from .original import Level, Owner, type_name
+from .reader import Place, Reader, channels_of, compare, inside, like
 
-__all__ = ['Place', 'Reader', 'find_readers']
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a level is after the swap.
-
-    Args:
-        index (int): Its place among the outputs.
-        channels (int): Its channels.
-        count (int): How many outputs there are.
-    """
-    index: int
-    channels: int
-    count: int
-
-
-@dataclass(frozen=True)
-class Reader:
-    """A neck or head that takes levels of the backbone.
-
-    Args:
-        name (str): For messages.
-        levels (tuple[int]): Which levels of the original it takes.
-        rewrite (Callable): Places by level -> what must change, keys from
-            the part that owns the backbone on; an element of a list has its
-            index as a string for a key.
-    """
-    name: str
-    levels: tuple[int, ...]
-    rewrite: Callable[[Mapping[int, Place]], dict]
+__all__ = ['find_readers']
 
 
 def find_readers(owner: Owner, levels: Sequence[Level]) -> list[Reader]:
@@ -53,116 +21,18 @@ def find_readers(owner: Owner, levels: Sequence[Level]) -> list[Reader]:
     neck = part.get('neck')
     if neck:
         listed = isinstance(neck, Sequence)
-        reader = _read_neck(neck[0] if listed else neck, levels, owner.scope)
-        readers = [_inside(reader, 'neck', *('0', ) * listed)]
+        reader = read_neck(neck[0] if listed else neck, levels, owner.scope)
+        readers = [inside(reader, 'neck', *('0', ) * listed)]
         if reader.name == 'JPU':
             # It hands all but its last input on.
             handed = [*levels[:-1], None]
             readers += _segmentation_heads(part, handed)
         elif reader.name == 'SSDNeck':
-            readers.append(_ssd_head(part, levels))
+            readers.append(read_ssd_head(part, levels))
         return readers
     if 'decode_head' in part:
         return _segmentation_heads(part, levels)
     return _detection_heads(part, levels)
-
-
-def _inside(reader: Reader, *keys: str) -> Reader:
-    def rewrite(places):
-        changes = reader.rewrite(places)
-        for key in reversed(keys):
-            changes = {key: changes}
-        return changes
-
-    return Reader(reader.name, reader.levels, rewrite)
-
-
-def _like(original, values: Sequence):
-    """In the container of the original: some parts accept one kind only."""
-    return tuple(values) if isinstance(original, tuple) else list(values)
-
-
-def _channels(levels: Sequence[Level], used: Sequence[int]) -> list[int]:
-    return [levels[i].channels for i in used]
-
-
-def _read_neck(neck: Mapping, levels: Sequence[Level], scope: str) -> Reader:
-    name = type_name(neck)
-    channels = neck.get('in_channels')
-    if name == 'Feature2Pyramid':
-        raise SwapError('the neck Feature2Pyramid makes a pyramid out of the '
-                        'levels of a plain transformer, which all have one '
-                        'stride')
-    if name == 'NASFCOS_FPN':
-        raise SwapError('the neck NASFCOS_FPN looks at the levels 1 to 3 of '
-                        'the backbone by number, and leaves level 0, which '
-                        'it needs to be there, without a gradient')
-    if channels is None:
-        raise SwapError(f'the neck {name} has no in_channels, so that it '
-                        'cannot be told how it depends on the backbone')
-    last = len(levels) - 1
-    if isinstance(channels, int):
-        used = (last, )
-        _compare(name, [channels], levels, used)
-        return Reader(name, used, lambda places: dict(
-            in_channels=places[last].channels))
-    given = list(channels)
-    backwards = given != _channels(levels, range(len(levels))) and \
-        given[::-1] == _channels(levels, range(len(levels)))
-    if not backwards:
-        _compare(name, given, levels, range(len(levels)))
-    start = _start_level(neck, scope)
-    end = neck.get('end_level', -1)
-    stop = len(levels) if end == -1 else end + 1
-    if name == 'JPU' and (start or end != -1):
-        raise SwapError('the neck JPU takes a part of the levels only, and '
-                        'the heads behind it count from there')
-    used = tuple(range(start, stop))
-
-    def rewrite(places):
-        new = [places[i].channels for i in used]
-        changes = dict(
-            in_channels=_like(channels, new[::-1] if backwards else new))
-        if start:
-            changes['start_level'] = 0
-        if stop != len(levels):
-            changes['end_level'] = -1
-        if name == 'SSDNeck':
-            changes['out_channels'] = _like(
-                neck['out_channels'],
-                [*new, *neck['out_channels'][len(new):]])
-        return changes
-
-    return Reader(name, used, rewrite)
-
-
-def _start_level(neck: Mapping, scope: str) -> int:
-    if 'start_level' in neck:
-        return neck['start_level']
-    kind = neck['type']
-    if isinstance(kind, str):
-        with MODELS.switch_scope_and_registry(scope) as registry:
-            kind = registry.get(kind)
-    option = inspect.signature(kind).parameters.get('start_level') \
-        if kind else None
-    return option.default if option else 0
-
-
-def _compare(name: str, given: Sequence[int], levels: Sequence[Level],
-             used: Sequence[int]) -> None:
-    if list(given) != _channels(levels, used):
-        raise SwapError(
-            f'{name} takes {list(given)} channels, but the levels of the '
-            f'backbone have {_channels(levels, used)}')
-
-
-def _ssd_head(part: Mapping, levels: Sequence[Level]) -> Reader:
-    """The head behind an SSDNeck, which hands its inputs on."""
-    channels = part['bbox_head']['in_channels']
-    used = tuple(range(len(levels)))
-    return Reader('bbox_head', used, lambda places: dict(bbox_head=dict(
-        in_channels=_like(channels, [*(places[i].channels for i in used),
-                                     *channels[len(used):]]))))
 
 
 def _segmentation_heads(part: Mapping,
@@ -172,9 +42,9 @@ def _segmentation_heads(part: Mapping,
     for key in ('decode_head', 'auxiliary_head'):
         heads = part.get(key)
         if isinstance(heads, Mapping):
-            readers.append(_inside(_read_head(heads, levels), key))
+            readers.append(inside(_read_head(heads, levels), key))
         elif heads:
-            readers += [_inside(_read_head(head, levels), key, str(i))
+            readers += [inside(_read_head(head, levels), key, str(i))
                         for i, head in enumerate(heads)]
     return readers
 
@@ -182,7 +52,7 @@ def _segmentation_heads(part: Mapping,
 def _read_head(head: Mapping, levels: Sequence[Level | None]) -> Reader:
     inner = head.get('kernel_generate_head')
     if inner:  # K-Net: the other stages take what this head gives
-        return _inside(_read_head(inner, levels), 'kernel_generate_head')
+        return inside(_read_head(inner, levels), 'kernel_generate_head')
     name = type_name(head)
     channels = head.get('in_channels')
     if channels is None:
@@ -200,7 +70,7 @@ def _read_head(head: Mapping, levels: Sequence[Level | None]) -> Reader:
         raise SwapError(f'{name} has {len(given)} in_channels for '
                         f'{len(used)} levels')
     kept = list(zip(used, given, strict=True))
-    _compare(name, [c for i, c in kept if levels[i]], levels, own)
+    compare(name, [c for i, c in kept if levels[i]], levels, own)
     if name == 'EncHead' and not head.get('add_lateral') \
             and None not in levels:
         kept = kept[-1:]  # it is handed the others and leaves them
@@ -208,13 +78,13 @@ def _read_head(head: Mapping, levels: Sequence[Level | None]) -> Reader:
     c1 = head.get('c1_in_channels')
     if c1:
         # The first output, whatever in_index says.
-        _compare(f'{name} (c1_in_channels)', [c1], levels, [0])
+        compare(f'{name} (c1_in_channels)', [c1], levels, [0])
         taken.append(0)
 
     def rewrite(places):
         new = [places[i].channels if levels[i] else c for i, c in kept]
         changes = dict(
-            in_channels=_like(channels, new) if listed else new[0])
+            in_channels=like(channels, new) if listed else new[0])
         if name == 'FCNHead' and head.get('num_convs') == 0:
             changes['channels'] = sum(new)  # there is nothing between
         if c1:
@@ -236,7 +106,7 @@ def _new_index(index, used: Sequence[int],
     count = places[used[0]].count
     if [i % count if -count <= i < count else i for i in old] == new:
         return {}
-    return dict(in_index=_like(index, new) if isinstance(index, Sequence)
+    return dict(in_index=like(index, new) if isinstance(index, Sequence)
                 else new[0])
 
 
@@ -247,7 +117,7 @@ def _detection_heads(part: Mapping, levels: Sequence[Level]) -> list[Reader]:
         raise SwapError(
             f'the shared head {kind} is the last stage of the original, which '
             'goes on from its third')
-    channels = _channels(levels, range(len(levels)))
+    channels = channels_of(levels, range(len(levels)))
     readers = []
     for key, head in part.items():
         if not isinstance(head, Mapping) or key == 'backbone':
@@ -286,7 +156,7 @@ def _detection_reader(path: tuple[str, ...], value, count: int) -> Reader:
 
     def rewrite(places):
         new = [places[i].channels for i in used]
-        return {last: _like(value, new) if isinstance(value, Sequence)
+        return {last: like(value, new) if isinstance(value, Sequence)
                 else new[0]}
 
-    return _inside(Reader('.'.join(path), used, rewrite), *keys)
+    return inside(Reader('.'.join(path), used, rewrite), *keys)

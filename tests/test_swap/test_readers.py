@@ -3,7 +3,8 @@ import pytest
 
 from shiftwise_mm.swap import SwapError
 from shiftwise_mm.swap.original import Level, Owner
-from shiftwise_mm.swap.readers import Place, find_readers
+from shiftwise_mm.swap.reader import Place
+from shiftwise_mm.swap.readers import find_readers
 
 # ResNet-18, plain, and dilated to an output stride of 8.
 PLAIN = [Level(64, 4), Level(128, 8), Level(256, 16), Level(512, 32)]
@@ -58,6 +59,16 @@ def test_a_neck_of_one_level_takes_the_last():
     reader, = readers_of(neck=dict(type='DilatedEncoder', in_channels=512))
     assert reader.levels == (3, )
     assert changes_of(reader) == dict(neck=dict(in_channels=192))
+
+
+@pytest.mark.parametrize(('groups', 'fewer'), [(32, 4), (4, None)])
+def test_group_norms_inside_a_neck_divide_the_channels(groups, fewer):
+    """Blocks of half of 24 channels take 4 groups, not 32."""
+    reader, = readers_of(neck=dict(
+        type='CSPNeXtPAFPN', in_channels=[64, 128, 256, 512],
+        norm_cfg=dict(type='GN', num_groups=groups)))
+    change = changes_of(reader)['neck'].get('norm_cfg')
+    assert change == (dict(num_groups=fewer) if fewer else None)
 
 
 def test_a_list_of_necks_is_read_by_its_first():
