@@ -12,7 +12,8 @@ LAYERS = [
     'shiftwise_mm.models.heads', 'shiftwise_mm.models.classifiers',
     'shiftwise_mm.models', 'shiftwise_mm.visualization',
     'shiftwise_mm.datasets',
-    'shiftwise_mm.evaluation', 'shiftwise_mm.analysis', 'shiftwise_mm.engine'
+    'shiftwise_mm.evaluation', 'shiftwise_mm.analysis', 'shiftwise_mm.swap',
+    'shiftwise_mm.engine'
 ]
 FILES = sorted([*ROOT.glob('shiftwise_mm/**/*.py'),
                 *ROOT.glob('kernels/*.py')])

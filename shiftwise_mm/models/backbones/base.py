@@ -233,8 +233,10 @@ class HierarchicalBackbone(BaseModule):
                 else:
                     x = block(x)
             if i in self.out_indices:
-                outs.append(getattr(self, f'norm{i}')(x) if self.norm_out
-                            else x)
+                out = getattr(self, f'norm{i}')(x) if self.norm_out else x
+                # Layer norms leave the channels last in memory, which
+                # deformable convolutions and views downstream refuse.
+                outs.append(out.contiguous())
         return tuple(outs)
 
     def get_layer_depth(self, param_name: str, prefix: str = '',
