@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 from mmengine.utils import get_installed_path
 
@@ -200,6 +201,7 @@ def _start(config: str, name: str, known: dict, memory: float,
 
 def _child(connection: Connection, config: str, name: str, known: dict,
            memory: float, log: Path) -> None:
+    torch.set_flush_denormal(True)  # seesaw's gradients would take minutes
     limit = int(memory * 2**30)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     with log.open('a') as file:
