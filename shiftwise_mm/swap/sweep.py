@@ -36,7 +36,7 @@ OUTCOMES = {
 """What can come of a config, with the heading in the report."""
 
 _IRRELEVANT = ('init_cfg', 'pretrained', '_scope_', 'mean', 'std',
-               'bgr_to_rgb')
+               'bgr_to_rgb', 'num_classes')
 
 
 def list_configs(package: str) -> list[str]:
@@ -61,8 +61,8 @@ def try_swap(config: str, name: str, known: Mapping[str, dict],
     Returns:
         dict: ``config``, ``outcome`` (a key of :data:`OUTCOMES`), ``reason``;
         if it was swapped ``model``, a hash of what was checked: the swapped
-        model without the weights it starts from and the colours it was
-        trained with, and the expected levels;
+        model without the weights it starts from, the colours it was
+        trained with and the number of classes, and the expected levels;
         ``like``, the config whose check was taken over.
     """
     row = dict(config=config, outcome='checked', reason='', like='')
