@@ -215,9 +215,9 @@ def _forget(part) -> None:
             part['type'] = 'SyncBN'
         if isinstance(part.get('num'), int):  # of a sampler
             part['num'] = min(part['num'], _REGIONS)
-        for key in ('rpn', 'rpn_proposal'):
-            if part.get(key) and 'max_per_img' in part[key]:
-                part[key]['max_per_img'] = _REGIONS
+        # Where nothing is suppressed the number is that of the queries.
+        if 'nms' in part and isinstance(part.get('max_per_img'), int):
+            part['max_per_img'] = min(part['max_per_img'], _REGIONS)
         if type_name(part).lower().endswith('preprocessor'):
             # They pad or resize to the sizes of the recipe.
             part.pop('batch_augments', None)
@@ -242,13 +242,13 @@ def _train(model: nn.Module, backbones: list[nn.Module], noise: Noise,
         losses = _losses(model, noise)
     total, log = model.parse_losses(losses)
     report.losses = {key: value.item() for key, value in log.items()}
-    total.backward()
     report.levels = [level for levels in seen for level in levels[:1]][0] \
         if seen else []
     infinite = [key for key, value in report.losses.items()
                 if not np.isfinite(value)]
     if infinite:
         raise _Wrong(f'not finite: {", ".join(infinite)}')
+    total.backward()
     missed = [name for backbone in backbones
               for name, parameter in backbone.named_parameters()
               if parameter.requires_grad and parameter.grad is None]

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from .names import SwapError
 
-__all__ = ['Level', 'OriginalError', 'Owner', 'find_owner', 'measure_levels',
-           'type_name']
+__all__ = ['MEASURED', 'Level', 'OriginalError', 'Owner', 'find_owner',
+           'measure_levels', 'type_name']
 
 _SIZE = 128
 

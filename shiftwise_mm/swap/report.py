@@ -72,9 +72,10 @@ def _introduction(rows: Sequence[dict], name: str,
         'original and the channels that neck and heads take, that a step of '
         f'training (noise, {" or ".join(map(str, SIZES))} pixels) gave '
         'finite losses and a gradient for every parameter of the backbone, '
-        'and that it predicted. Configs that differ in data set or schedule '
-        'only, or in the original backbone only, become the same model, '
-        f'which is checked once: {checks} different models passed. *Built '
+        'and that it predicted. Configs that differ in data set (the number '
+        'of classes, the colours) or schedule only, or in the original '
+        'backbone only, become the same model, which is checked once: '
+        f'{checks} different models passed. *Built '
         'only* and *the original does not build here* are said of configs '
         'that fail in the same way without the swap.']
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 from mmengine.utils import get_installed_path
 
@@ -35,7 +36,7 @@ OUTCOMES = {
 """What can come of a config, with the heading in the report."""
 
 _IRRELEVANT = ('init_cfg', 'pretrained', '_scope_', 'mean', 'std',
-               'bgr_to_rgb')
+               'bgr_to_rgb', 'num_classes')
 
 
 def list_configs(package: str) -> list[str]:
@@ -60,8 +61,8 @@ def try_swap(config: str, name: str, known: Mapping[str, dict],
     Returns:
         dict: ``config``, ``outcome`` (a key of :data:`OUTCOMES`), ``reason``;
         if it was swapped ``model``, a hash of what was checked: the swapped
-        model without the weights it starts from and the colours it was
-        trained with, and the expected levels;
+        model without the weights it starts from, the colours it was
+        trained with and the number of classes, and the expected levels;
         ``like``, the config whose check was taken over.
     """
     row = dict(config=config, outcome='checked', reason='', like='')
@@ -200,6 +201,7 @@ def _start(config: str, name: str, known: dict, memory: float,
 
 def _child(connection: Connection, config: str, name: str, known: dict,
            memory: float, log: Path) -> None:
+    torch.set_flush_denormal(True)  # seesaw's gradients would take minutes
     limit = int(memory * 2**30)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     with log.open('a') as file:

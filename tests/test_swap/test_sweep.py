@@ -58,8 +58,10 @@ def folder(tmp_path, monkeypatch):
     for name, text in OTHERS.items():
         (tmp_path / name).write_text(text)
     for name, options in {
-            'net.py': {}, 'again.py': dict(more='epochs = 3', mean=99),
-            'three.py': dict(classes=3)}.items():
+            'net.py': {}, 'again.py': dict(
+                more='epochs = 3', mean=99, classes=3),
+            'three.py': dict(
+                more='model["bbox_head"]["stacked_convs"] = 2')}.items():
         options = {'more': '', 'mean': 0, 'classes': 2, **options}
         (tmp_path / name).write_text(NET.format(**options))
     return tmp_path
@@ -91,7 +93,7 @@ def test_a_limit_of_time(folder):
 
 
 def test_the_same_model_is_checked_once(folder):
-    """Whatever its schedule and colours are; the classes count."""
+    """Whatever its schedule, colours and classes are; a layer counts."""
     MEASURED.clear()
     net, again, three = sweep(['net.py', 'again.py', 'three.py'],
                               'shiftwise-nano', 'work')
