@@ -2,9 +2,9 @@
 
 Each table is the single source of the automatic choice, of what users are
 shown, and of the error when a name was asked for that cannot run. An entry is
-``(name, reason, function)``; ``reason(tensor)`` says why the entry cannot
-take the tensor, or None. The first that can run is the automatic choice, so
-the order is by speed.
+``(name, reason, function)``; ``reason(tensor, spec)`` says why the entry
+cannot take the tensor (with this spec, if one is given), or None. The first
+that can run is the automatic choice, so the order is by speed.
 """
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from shiftwise_mm.kernels import runtime
 
+from .fused import fused_conv, fused_reason
 from .reference import shift_add_reference
 from .shift_kernel import shift_add_taichi, taichi_reason
 from .spec import ShiftSpec
@@ -42,7 +43,7 @@ def _strip_form(x: Tensor, weight: Tensor, spec: ShiftSpec,
         for name in outputs)
 
 
-def _torch_reason(tensor: Tensor) -> str | None:
+def _torch_reason(tensor: Tensor, spec: ShiftSpec | None) -> str | None:
     """Why plain PyTorch cannot take the tensor, or None."""
     if not tensor.is_floating_point():
         return f'it takes floating tensors, not {tensor.dtype}'
@@ -54,6 +55,7 @@ _BACKENDS = (
     ('reference', _torch_reason, shift_add_reference),
 )
 _FORMS = (
+    ('fused', fused_reason, fused_conv),
     ('strip', _torch_reason, _strip_form),
     ('shift', _torch_reason, _shift_form),
 )
@@ -67,20 +69,27 @@ def available_backends(y: Tensor) -> dict[str, str | None]:
         dict[str, str | None]: None for a backend that can run; in the order
         in which ``backend='auto'`` prefers them.
     """
-    return {name: reason(y) for name, reason, _ in _BACKENDS}
+    return {name: reason(y, None) for name, reason, _ in _BACKENDS}
 
 
-def available_forms(x: Tensor) -> dict[str, str | None]:
+def available_forms(x: Tensor,
+                    spec: ShiftSpec | None = None) -> dict[str, str | None]:
     """Every form of :func:`shiftwise_conv`, and why it cannot take ``x``.
+
+    Args:
+        x (Tensor): The input.
+        spec (ShiftSpec, optional): The convolution; without it only what
+            depends on the input is told.
 
     Returns:
         dict[str, str | None]: None for a form that can run; in the order in
         which ``form='auto'`` prefers them.
     """
-    return {name: reason(x) for name, reason, _ in _FORMS}
+    return {name: reason(x, spec) for name, reason, _ in _FORMS}
 
 
-def _choose(kind: str, table: tuple, wanted: str, tensor: Tensor):
+def _choose(kind: str, table: tuple, wanted: str, tensor: Tensor,
+            spec: ShiftSpec):
     """The function of ``wanted``, or of the first entry that can run."""
     names = ('auto', *(name for name, _, _ in table))
     if wanted not in names:
@@ -88,12 +97,13 @@ def _choose(kind: str, table: tuple, wanted: str, tensor: Tensor):
     for name, reason, function in table:
         if wanted not in ('auto', name):
             continue
-        why = reason(tensor)
+        why = reason(tensor, spec)
         if why is None:
             return function
         if wanted == name:
             raise ValueError(f'{kind}={name!r} cannot run: {why}')
-        if name == 'taichi' and runtime.is_foreign():
+        if name != wanted and runtime.is_foreign() and \
+                name in ('taichi', 'fused'):
             # warnings shows it once: the message is the same each time.
             warnings.warn(f'{kind}={name!r} is passed over: {why}',
                           RuntimeWarning, stacklevel=3)
@@ -164,7 +174,7 @@ def shift_add(y: Tensor, spec: ShiftSpec, *,
     if min(y.shape[2:]) < smallest:
         raise ValueError(f'y must be at least {smallest} x {smallest} '
                          f'(H+N-1, W+N-1), got {tuple(y.shape)}')
-    return _choose('backend', _BACKENDS, backend, y)(y, spec, outputs)
+    return _choose('backend', _BACKENDS, backend, y, spec)(y, spec, outputs)
 
 
 def shiftwise_conv(x: Tensor, weight: Tensor, spec: ShiftSpec, *,
@@ -175,6 +185,8 @@ def shiftwise_conv(x: Tensor, weight: Tensor, spec: ShiftSpec, *,
     ``shift_add(conv2d(x, weight, padding=N-1, groups=C))``, however it is
     computed:
 
+    * ``'fused'``: a Taichi kernel for the CPU that walks the taps of each
+      channel, gradients included, without the k-fold intermediate.
     * ``'strip'``: one depthwise convolution an output with the strip that the
       shifted taps add up to, without the k-fold intermediate.
     * ``'shift'``: as written, through :func:`shift_add`.
@@ -186,7 +198,7 @@ def shiftwise_conv(x: Tensor, weight: Tensor, spec: ShiftSpec, *,
             ``j`` of channel ``c``.
         spec (ShiftSpec): Sizes and shift tables.
         outputs (tuple[str]): The outputs wanted, of ``spec.outputs``.
-        form (str): ``'auto'``, ``'strip'`` or ``'shift'``.
+        form (str): ``'auto'``, ``'fused'``, ``'strip'`` or ``'shift'``.
 
     Returns:
         tuple[Tensor]: One ``(B, C, H, W)`` for each name in ``outputs``.
@@ -210,4 +222,4 @@ def shiftwise_conv(x: Tensor, weight: Tensor, spec: ShiftSpec, *,
             and weight.dtype != x.dtype:
         raise TypeError(f'weight must have the dtype of x, {x.dtype}, got '
                         f'{weight.dtype}')
-    return _choose('form', _FORMS, form, x)(x, weight, spec, outputs)
+    return _choose('form', _FORMS, form, x, spec)(x, weight, spec, outputs)

@@ -12,7 +12,7 @@ from .spec import ShiftSpec
 __all__ = ['shift_add_taichi', 'taichi_reason']
 
 
-def taichi_reason(y: Tensor) -> str | None:
+def taichi_reason(y: Tensor, spec: ShiftSpec | None) -> str | None:
     """Why the Taichi kernels cannot take ``y``, or None."""
     if y.dtype not in kernels.DTYPES:
         allowed = ', '.join(str(d) for d in kernels.DTYPES)

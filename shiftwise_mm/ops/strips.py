@@ -14,10 +14,10 @@ from torch import Tensor
 
 from .spec import ShiftSpec
 
-__all__ = ['strip_weights', 'strip_conv', 'strip_pair_conv']
+__all__ = ['placement', 'strip_weights', 'strip_conv', 'strip_pair_conv']
 
 
-def _placement(spec: ShiftSpec, name: str, like: Tensor) -> Tensor:
+def placement(spec: ShiftSpec, name: str, like: Tensor) -> Tensor:
     """How often tap ``j`` lies at position ``i``: ``(C, positions, k)``.
 
     A matrix product with it builds the strip, and its transpose the gradient:
@@ -48,7 +48,7 @@ def strip_weights(weight: Tensor, spec: ShiftSpec, name: str) -> Tensor:
         ``'v'``, ``(C, 1, N, N)`` for ``'i'``.
     """
     c, k, n = spec.channels, spec.num_taps, spec.small_kernel
-    placed = torch.bmm(_placement(spec, name, weight),
+    placed = torch.bmm(placement(spec, name, weight),
                        weight.reshape(c, k, n * n))
     placed = placed.view(c, -1, n, n)  # (C, position, row, column)
     if name == 'h':

@@ -21,9 +21,14 @@ WEIGHT = torch.zeros(10, 1, 3, 3)
 
 def test_listing_holds_every_name_and_reason():
     assert available_backends(Y) == dict(taichi=None, reference=None)
-    assert available_forms(X) == dict(strip=None, shift=None)
+    assert available_forms(X, SPEC) == dict(fused=None, strip=None,
+                                            shift=None)
     for reasons in (available_backends(Y.int()), available_forms(X.int())):
         assert all('int32' in reason for reason in reasons.values())
+    assert 'float64' in available_forms(X.double())['fused']
+    wide = ShiftSpec.from_seed(channels=2, large_kernel=13, small_kernel=7)
+    assert '3 and 5, not 7' in available_forms(X, wide)['fused']
+    assert available_forms(X)['fused'] is None
     listed = available_backends(Y.bfloat16())
     assert 'bfloat16' in listed['taichi']
     assert 'float16' in listed['taichi'] and listed['reference'] is None
