@@ -121,11 +121,17 @@ def _units(tensor: Tensor, width: int, unit: int) -> Tensor:
     return tensor.view(-1, unit)
 
 
+@lru_cache(maxsize=None)
+def _matrix(taps: int) -> Tensor:
+    """``G``, ``(a, N)``."""
+    with torch.inference_mode(False):
+        return torch.tensor(matrices(TILE, taps)[1])
+
+
 def _products(weight: Tensor) -> Tensor:
     """``G w`` of each row of kernels ``(entries, N, N)``, flat."""
     n = weight.shape[-1]
-    _, g, _ = matrices(TILE, n)
-    return torch.mm(weight.reshape(-1, n), weight.new_tensor(g).t()).view(-1)
+    return torch.mm(weight.reshape(-1, n), _matrix(n).t()).view(-1)
 
 
 def _wanted(outputs: str) -> int:
@@ -190,10 +196,11 @@ def forward(x: Tensor, weight: Tensor, taps: Taps,
             name: o.view(-1, unit)
             for name, o in zip(outputs, out, strict=True)
         }
+        kernels = weight.view(-1, n, n).index_select(0, taps.entry)
         fused.forward_kernel(n, lanes, unit)(
             source, *(given.get(name, source) for name in fused.LISTS),
-            _products(weight.view(-1, n, n)[taps.entry]), taps.offset,
-            taps.start, *tables, *sizes, _wanted(outputs))
+            _products(kernels), taps.offset, taps.start, *tables, *sizes,
+            _wanted(outputs))
     return [o if W == width else o[..., :W].contiguous() for o in out]
 
 
@@ -223,20 +230,19 @@ def backward(grads: list[Tensor], x: Tensor, weight: Tensor, taps: Taps,
             for name, g in zip(outputs, grads, strict=True)
         }
         spare = given[outputs[0]]
-        flipped = weight.view(-1, n, n)[taps.flipped].flip(1, 2)
+        kernels = weight.view(-1, n, n).index_select(0, taps.flipped)
         fused.backward_kernel(n, lanes, unit)(
             _units(x, width, unit) if need_weight else spare,
             *(given.get(name, spare) for name in fused.LISTS),
             grad_x.view(-1, unit) if need_x else spare,
-            _products(flipped), taps.offset_flipped, taps.offset, taps.start,
-            sums.view(-1), *tables, *sizes, _wanted(outputs),
+            _products(kernels.flip(1, 2)), taps.offset_flipped, taps.offset,
+            taps.start, sums.view(-1), *tables, *sizes, _wanted(outputs),
             int(need_x), int(need_weight))
     if need_x and W != width:
         grad_x = grad_x[..., :W].contiguous()
     if not need_weight:
         return grad_x, sums
     grad = torch.zeros_like(weight)
-    _, g, _ = matrices(TILE, n)
-    grad.view(-1, n, n)[taps.entry] = torch.mm(
-        sums.sum(0), sums.new_tensor(g)).view(-1, n, n)
+    grad.view(-1, n, n)[taps.entry] = torch.mm(sums.sum(0),
+                                               _matrix(n)).view(-1, n, n)
     return grad_x, grad

@@ -146,27 +146,37 @@ def _backward_kernel(dtype: torch.dtype, has_h: bool, has_v: bool,
     return shift_add_grad
 
 
-def _factory(device: torch.device, direction: str):
-    """The kernel's factory: a thread an output is the way of a GPU."""
-    if device.type == 'cpu':
-        from . import shift_add_rows as rows
-        return getattr(rows, f'{direction}_kernel')
-    return {'forward': _forward_kernel, 'backward': _backward_kernel}[direction]
+def _pairs(y: Tensor) -> tuple[Tensor, Tensor]:
+    """The elements two at a time, from the first and from the second."""
+    flat = y.view(-1)
+    if y.dtype != torch.float32 or flat.numel() < 3:  # never read
+        flat = flat.new_zeros(3, dtype=torch.float32)
+    count = flat.numel()
+    return (flat[:count // 2 * 2].view(-1, 2),
+            flat[1:1 + (count - 1) // 2 * 2].view(-1, 2))
 
 
 def _launch(direction: str, first: Tensor, others: dict[str, Tensor],
             tables: dict[str, Tensor], sizes: tuple[int, ...]) -> None:
-    """Runs a kernel for the outputs named in ``others``."""
+    """Runs a kernel for the outputs named in ``others``.
+
+    On the CPU a thread computes runs of a row, on a GPU one output.
+    """
+    from . import shift_add_rows as rows
     with runtime.launching(first.device):
-        kernel = _factory(first.device, direction)(
-            first.dtype, *(name in others for name in 'hvi'))
+        on_cpu = first.device.type == 'cpu'
+        forward = direction == 'forward'
+        if on_cpu:
+            factory = rows.forward_kernel if forward else rows.backward_kernel
+        else:
+            factory = _forward_kernel if forward else _backward_kernel
+        kernel = factory(first.dtype, *(name in others for name in 'hvi'))
         # A kernel compiled without an output still has its argument.
         spare = first.new_zeros(1)
         kernel(
-            first.view(-1),
+            first.view(-1), *(_pairs(first) if on_cpu and forward else ()),
             *(others.get(name, spare).view(-1) for name in 'hvi'),
-            tables['h'], tables['v'], tables['i'],
-            *map(int, sizes))  # while torch traces, sizes are tensors
+            tables['h'], tables['v'], tables['i'], *sizes)
 
 
 def forward(y: Tensor, names: tuple[str, ...], tables: dict[str, Tensor],

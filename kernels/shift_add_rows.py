@@ -26,22 +26,54 @@ def _runs(dtype: torch.dtype):
     run = ti.types.vector(RUN, acc)
 
     @ti.func
-    def add_run(total, source: ti.template(), row, first, length):
+    def add_part(total, source: ti.template(), row, first, length):
         """``total + source[row + first ..]``, zero outside the row."""
-        at = row + first
+        result = total
+        for i in ti.static(range(RUN)):
+            if first + i >= 0 and first + i < length:
+                result[i] += ti.cast(source[row + first + i], acc)
+        return result
+
+    @ti.func
+    def add_run(total, source: ti.template(), row, first, length):
+        """The same; a run that lies in the row goes without questions."""
         result = total
         if first >= 0 and first + RUN <= length:
             result = total + run([
-                ti.cast(source[at + i], acc) for i in ti.static(range(RUN))
+                ti.cast(source[row + first + i], acc)
+                for i in ti.static(range(RUN))
             ])
         elif first > -RUN and first < length:
-            result = total + run([
-                ti.select(
-                    first + i >= 0 and first + i < length,
-                    ti.cast(
-                        source[row + ti.min(ti.max(first + i, 0), length - 1)],
-                        acc), ti.cast(0, acc)) for i in ti.static(range(RUN))
-            ])
+            result = add_part(total, source, row, first, length)
+        return result
+
+    @ti.func
+    def add_pairs(total, source: ti.template(), even: ti.template(),
+                  odd: ti.template(), row, first, length):
+        """The same, two elements at a time: half of the instructions."""
+        result = total
+        if first >= 0 and first + RUN <= length:
+            pair = (row + first) >> 1
+            if (row + first) & 1:
+                result = total + run([
+                    odd[pair + i // 2][i % 2] for i in ti.static(range(RUN))
+                ])
+            else:
+                result = total + run([
+                    even[pair + i // 2][i % 2] for i in ti.static(range(RUN))
+                ])
+        elif first > -RUN and first < length:
+            result = add_part(total, source, row, first, length)
+        return result
+
+    @ti.func
+    def add(total, source: ti.template(), even: ti.template(),
+            odd: ti.template(), row, first, length):
+        result = total
+        if ti.static(dtype == torch.float32):
+            result = add_pairs(total, source, even, odd, row, first, length)
+        else:
+            result = add_run(total, source, row, first, length)
         return result
 
     @ti.func
@@ -51,7 +83,7 @@ def _runs(dtype: torch.dtype):
             if first + i < length:
                 target[row + first + i] = total[i]
 
-    return run, add_run, put_run
+    return run, add, add_run, put_run
 
 
 @cache
@@ -60,11 +92,13 @@ def forward_kernel(dtype: torch.dtype, has_h: bool, has_v: bool,
     """Compiles the forward kernel for one dtype and set of outputs."""
     import taichi as ti
     Data, Index, _, _ = ndarray_types(dtype)
-    run, add_run, put_run = _runs(dtype)
+    run, add, _, put_run = _runs(dtype)
+    Pairs = ti.types.ndarray(dtype=ti.types.vector(2, ti.f32), ndim=1)
 
     @ti.kernel
     def shift_add(
             y: Data,  # (B, C*k, Hp, Wp)
+            even: Pairs, odd: Pairs,
             out_h: Data,  # (B, C, H, W), as the next two
             out_v: Data,
             out_i: Data,
@@ -85,8 +119,9 @@ def forward_kernel(dtype: torch.dtype, has_h: bool, has_v: bool,
                     total = run(0)
                     for r in range(R):
                         for j in range(k):
-                            total = add_run(
-                                total, y, first + (j * Hp + h + e) * Wp,
+                            total = add(
+                                total, y, even, odd,
+                                first + (j * Hp + h + e) * Wp,
                                 w - off_h[(c * R + r) * k + j], Wp)
                     put_run(out_h, n * W, w, W, total)
                 if ti.static(has_v):
@@ -95,15 +130,15 @@ def forward_kernel(dtype: torch.dtype, has_h: bool, has_v: bool,
                         for j in range(k):
                             u = h - off_v[(c * R + r) * k + j]
                             if u >= 0 and u < Hp:
-                                total = add_run(total, y,
-                                                first + (j * Hp + u) * Wp,
-                                                w + e, Wp)
+                                total = add(total, y, even, odd,
+                                            first + (j * Hp + u) * Wp, w + e,
+                                            Wp)
                     put_run(out_v, n * W, w, W, total)
                 if ti.static(has_i):
                     total = run(0)
                     for r in range(R):
                         j = tap_i[c * R + r]
-                        total = add_run(total, y,
+                        total = add(total, y, even, odd,
                                         first + (j * Hp + h + e) * Wp, w + e,
                                         Wp)
                     put_run(out_i, n * W, w, W, total)
@@ -117,7 +152,7 @@ def backward_kernel(dtype: torch.dtype, has_h: bool, has_v: bool,
     """Compiles the gradient kernel for one dtype and set of outputs."""
     import taichi as ti
     Data, Index, _, _ = ndarray_types(dtype)
-    run, add_run, put_run = _runs(dtype)
+    run, _, add_run, put_run = _runs(dtype)
 
     @ti.kernel
     def shift_add_grad(

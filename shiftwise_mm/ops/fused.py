@@ -17,7 +17,7 @@ from shiftwise_mm.kernels import runtime
 from .spec import ShiftSpec
 from .strips import placement
 
-__all__ = ['fused_conv', 'fused_reason']
+__all__ = ['fused_conv', 'fused_reason', 'fused_worth']
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -38,6 +38,16 @@ def fused_reason(x: Tensor, spec: ShiftSpec | None) -> str | None:
     if torch.jit.is_tracing() or torch.compiler.is_exporting():
         return 'a trace for others cannot hold an operator of ours'
     return runtime.vector_reason(x.device)
+
+
+def fused_worth(x: Tensor, training: bool) -> bool:
+    """Whether the fused kernel is faster than strips, as measured.
+
+    A launch costs as much as a small convolution, and planes of few rows
+    leave its vectors and blocks of rows half empty (``docs/performance.md``).
+    """
+    smallest = 24 if training else 40
+    return min(x.shape[2:]) >= smallest and x.numel() >= 150_000
 
 
 @lru_cache(maxsize=256)

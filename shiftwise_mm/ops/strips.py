@@ -29,7 +29,8 @@ def placement(spec: ShiftSpec, name: str, like: Tensor) -> Tensor:
             positions = spec.identity_tap.unsqueeze(-1)  # (R, C, 1)
         else:
             positions = spec.perm_h if name == 'h' else spec.perm_v
-        count = F.one_hot(positions, spec.num_taps).sum(0)  # (C, pos, k)
+        taps = torch.arange(spec.num_taps, device='cpu')
+        count = (positions.unsqueeze(-1) == taps).sum(0)  # (C, pos, k)
         return count.to(like.device, like.dtype)
 
     return spec.cached(('strip', name, like.device, like.dtype), make)
