@@ -52,8 +52,6 @@ def forward_kernel(taps: int, lanes: int, unit: int):
             weight: types.Floats,  # (entries, N, a)
             offset: types.Ints,  # (entries,)
             start: types.Ints,  # (3, C) of the lists, and the end
-            index: types.Ints,  # (groups, 4, lanes)
-            place: types.Ints,  # the same
             mask: types.Masks,  # (groups, 10)
             scratch: types.Vectors,  # and the same memory in other shapes
             units: types.Units, rows_v: types.ManyV, rows_h: types.ManyH,
@@ -73,20 +71,27 @@ def forward_kernel(taps: int, lanes: int, unit: int):
                                   2 * ti.min(items, task * each + each)):
                     item, d = half // 2, half % 2
                     c = item % C
-                    base = ((item // C) * images * C + c) * H * WU
+                    step = C * H * WU
+                    base = (item // C) * images * step + c * H * WU
                     length = H
                     first_group, last_group = 0, groups_v
+                    skip = unit // 4
                     if d == 1:
                         length = WU * unit
                         first_group = groups_v
                         last_group = groups_v + groups_h
+                        skip = 1
                     if wanted & (3 + d) != 0:
+                        if last_group - first_group == 1:
+                            skip = 0
                         blocks = (length + unit - 1) // unit
                         padded = (length + ROWS - 1) // ROWS * ROWS
                         height = padded + 2 * pad
                         result = plane + size * height
                         for g in range(first_group, last_group):
-                            move.fetch(x, base, d, blocks, H, WU, index, g,
+                            tile = (g - first_group) * (lanes - 2 * skip)
+                            tile -= skip
+                            move.fetch(x, base, d, H, WU, images, step, tile,
                                        units, stage)
                             change.to_plane(rows_v, rows_h, stage, d, blocks,
                                             mask, g, scratch, rows, plane,
@@ -101,17 +106,17 @@ def forward_kernel(taps: int, lanes: int, unit: int):
                                         scratch, result, padded, d, blocks,
                                         rows, rows_v, rows_h, stage)
                                     if s == 0:
-                                        move.deliver(units, stage, 0, blocks,
-                                                     H, WU, place, g, out_v,
-                                                     base, 0)
+                                        move.deliver(units, stage, 0, H, WU,
+                                                     images, step, tile, skip,
+                                                     out_v, base, 0)
                                     elif s == 1:
-                                        move.deliver(units, stage, 0, blocks,
-                                                     H, WU, place, g, out_i,
-                                                     base, 0)
+                                        move.deliver(units, stage, 0, H, WU,
+                                                     images, step, tile, skip,
+                                                     out_i, base, 0)
                                     else:
-                                        move.deliver(units, stage, 1, blocks,
-                                                     H, WU, place, g, out_h,
-                                                     base, 0)
+                                        move.deliver(units, stage, 1, H, WU,
+                                                     images, step, tile, skip,
+                                                     out_h, base, 0)
 
     return fused_forward
 
@@ -142,8 +147,6 @@ def backward_kernel(taps: int, lanes: int, unit: int):
             offset: types.Ints,  # of the taps: (entries,)
             start: types.Ints,  # (3, C) of the lists, and the end
             grads: types.Floats,  # (items / C, entries, N, a)
-            index: types.Ints,  # (groups, 4, lanes)
-            place: types.Ints,  # the same
             mask: types.Masks,  # (groups, 10)
             scratch: types.Vectors,  # and the same memory in other shapes
             units: types.Units, rows_v: types.ManyV, rows_h: types.ManyH,
@@ -163,14 +166,19 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                                   2 * ti.min(items, task * each + each)):
                     item, d = half // 2, half % 2
                     c = item % C
-                    base = ((item // C) * images * C + c) * H * WU
+                    step = C * H * WU
+                    base = (item // C) * images * step + c * H * WU
                     grads_at = (item // C) * start[3 * C] * size * taps
                     length = H
                     first_group, last_group = 0, groups_v
+                    skip = unit // 4
                     if d == 1:
                         length = WU * unit
                         first_group = groups_v
                         last_group = groups_v + groups_h
+                        skip = 1
+                    if last_group - first_group == 1:
+                        skip = 0
                     blocks = (length + unit - 1) // unit
                     padded = (length + ROWS - 1) // ROWS * ROWS
                     height = padded + 2 * pad
@@ -178,8 +186,9 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                     plane_x = result + size * padded
                     spread = plane_x + size * height
                     for g in range(first_group, last_group):
+                        tile = (g - first_group) * (lanes - 2 * skip) - skip
                         if need_weight and wanted & (3 + d) != 0:
-                            move.fetch(x, base, d, blocks, H, WU, index, g,
+                            move.fetch(x, base, d, H, WU, images, step, tile,
                                        units, stage)
                             change.to_plane(rows_v, rows_h, stage, d, blocks,
                                             mask, g, scratch, rows, plane_x,
@@ -189,14 +198,14 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                                 first = start[s * C + c]
                                 last = start[s * C + c + 1]
                                 if s == 0:
-                                    move.fetch(grad_v, base, 0, blocks, H, WU,
-                                               index, g, units, stage)
+                                    move.fetch(grad_v, base, 0, H, WU, images,
+                                               step, tile, units, stage)
                                 elif s == 1:
-                                    move.fetch(grad_i, base, 0, blocks, H, WU,
-                                               index, g, units, stage)
+                                    move.fetch(grad_i, base, 0, H, WU, images,
+                                               step, tile, units, stage)
                                 else:
-                                    move.fetch(grad_h, base, 1, blocks, H, WU,
-                                               index, g, units, stage)
+                                    move.fetch(grad_h, base, 1, H, WU, images,
+                                               step, tile, units, stage)
                                 if need_weight:
                                     change.to_spread(
                                         rows_v, rows_h, stage, d, blocks,
@@ -219,8 +228,9 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                                         scratch, result, padded, d, blocks,
                                         rows, rows_v, rows_h, stage)
                                     # The first list writes, the others add.
-                                    move.deliver(units, stage, d, blocks, H,
-                                                 WU, place, g, grad_x, base,
+                                    move.deliver(units, stage, d, H, WU,
+                                                 images, step, tile, skip,
+                                                 grad_x, base,
                                                  wanted & ((1 << s) - 1))
 
     return fused_backward

@@ -1,7 +1,7 @@
 """Launches of the fused kernel: layout of the lanes, scratch, weights."""
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import torch
@@ -41,8 +41,6 @@ class _Layout(NamedTuple):
     """Which tile a lane holds."""
     images: int
     groups: tuple[int, int]
-    index: Tensor
-    place: Tensor
     mask: Tensor
 
 
@@ -59,7 +57,7 @@ def _aligned(count: int, dtype: torch.dtype) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def _layout(B: int, C: int, H: int, W: int, lanes: int,
+def _layout(B: int, H: int, W: int, lanes: int,
             unit: int) -> _Layout:
     """Tables of one shape; ``unit`` divides ``W``.
 
@@ -83,30 +81,20 @@ def _layout(B: int, C: int, H: int, W: int, lanes: int,
                       (lanes - 2 * skip) - skip + lane)  # (groups, lanes)
             there = (number >= 0) & (number < images * tiles)
             number = torch.where(there, number, 0)
-            image, tile = number // tiles, number % tiles
-            if down:
-                index = (tile[:, None] * 4 // unit).expand(-1, 4, -1)
-                inside = there[:, None].expand(-1, 4, -1)
-            else:
+            tile = number % tiles
+            inside = there[:, None].expand(-1, 4, -1)
+            if not down:
                 row = tile[:, None] * 4 + torch.arange(4)[:, None]
-                inside = there[:, None] & (row < H)
-                index = row.clamp(max=H - 1) * (W // unit)
-            index = index + image[:, None] * (C * H * W // unit)
+                inside = inside & (row < H)
             inner = inside & ((lane >= skip) & (lane < lanes - skip))
             mask = torch.cat([
                 inside, (there & (tile > 0))[:, None],
                 (there & (tile < tiles - 1))[:, None], inner
             ], 1)
-            place = torch.where(inner, index, -1)
-            if down and unit == 8:  # two tiles are moved at a time
-                index, place = (t[..., ::2].repeat(1, 1, 2)
-                                for t in (index, place))
-            parts.append((index, place, mask))
-        index, place, mask = (torch.cat(part).int().contiguous()
-                              for part in zip(*parts, strict=True))
+            parts.append(mask)
+        mask = torch.cat(parts).int()
         aligned = _aligned(mask.numel(), torch.int32).copy_(mask.view(-1))
-        return _Layout(images, tuple(len(part[0]) for part in parts),
-                       index.view(-1), place.view(-1),
+        return _Layout(images, tuple(map(len, parts)),
                        aligned.view(-1, lanes))
 
 
@@ -121,7 +109,7 @@ def _units(tensor: Tensor, width: int, unit: int) -> Tensor:
     return tensor.view(-1, unit)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _matrix(taps: int) -> Tensor:
     """``G``, ``(a, N)``."""
     with torch.inference_mode(False):
@@ -148,7 +136,7 @@ def _arguments(shape: torch.Size, taps: int, planes: int) -> tuple:
     lanes = _lanes()
     width = -(-W // 4) * 4
     unit = 4 if width % 8 else 8
-    layout = _layout(B, C, H, width, lanes, unit)
+    layout = _layout(B, H, width, lanes, unit)
     tasks = _TASKS * torch.get_num_threads()
     length = -(-max(H, width) // ROWS) * ROWS
     size = TILE + taps - 1
@@ -162,8 +150,8 @@ def _arguments(shape: torch.Size, taps: int, planes: int) -> tuple:
         with torch.inference_mode(False):
             scratch = _scratch['all'] = _aligned(count, torch.float32)
     scratch = scratch[:count]
-    tables = (layout.index, layout.place, layout.mask, scratch.view(-1, lanes),
-              scratch.view(-1, unit), scratch.view(-1, 4 * lanes),
+    tables = (layout.mask, scratch.view(-1, lanes), scratch.view(-1, unit),
+              scratch.view(-1, 4 * lanes),
               scratch.view(-1, unit * lanes))
     sizes = (share, tasks, B // layout.images * C, layout.images,
              *layout.groups, C, H, width // unit)

@@ -52,27 +52,35 @@ def movers(taps: int, lanes: int, unit: int) -> SimpleNamespace:
     per_row = 4 * lanes // unit
 
     @ti.func
-    def fetch(source: ti.template(), base, d, blocks, H, WU,
-              index: ti.template(), group, units: ti.template(), stage):
-        """Blocks of ``unit`` rows of tiles as they lie in memory.
+    def fetch(source: ti.template(), base, d, H, WU, images, step, first,
+              units: ti.template(), stage):
+        """Rows of tiles as they lie in memory, from tile ``first`` on.
 
         For ``d = 0`` a unit holds columns of tiles, for ``d = 1`` as many
-        columns of one row of a tile.
+        columns of one row of a tile. Images are ``step`` apart, and only
+        where they are whole are there several.
         """
         if d == 0:
-            for r in range(blocks * unit):
-                at = base + ti.min(r, H - 1) * WU
-                entry = group * 4 * lanes
-                to = stage + r * per_row
-                for lane in range(per_row):
-                    units[to + lane] = source[at + index[entry + lane]]
+            begin = first * 4 // unit
+            low = ti.max(begin, 0)
+            high = ti.min(begin + per_row, WU)
+            for r in range(H):
+                for p in range(images):
+                    to = stage + r * per_row + p * WU - begin
+                    frm = base + p * step + r * WU
+                    for t in range(low, high):
+                        units[to + t] = source[frm + t]
         else:
-            for r in range(blocks * 4):
-                at = base + r // 4
-                entry = (group * 4 + r % 4) * lanes
-                to = stage + r * lanes
-                for lane in range(lanes):
-                    units[to + lane] = source[at + index[entry + lane]]
+            for r in range(WU * 4):
+                j = r % 4
+                tiles = (H + 3) // 4
+                low = ti.max(first, 0)
+                high = ti.min(first + lanes, (H - j + 3) // 4)
+                for p in range(images):
+                    to = stage + r * lanes + p * tiles - first
+                    frm = base + p * step + r // 4 + j * WU
+                    for t in range(low, high):
+                        units[to + t] = source[frm + t * 4 * WU]
 
     @ti.func
     def unpack(rows_v: ti.template(), rows_h: ti.template(), stage, d, block,
@@ -141,28 +149,30 @@ def movers(taps: int, lanes: int, unit: int) -> SimpleNamespace:
         target[to] = v
 
     @ti.func
-    def deliver(units: ti.template(), stage, d, blocks, H, WU,
-                place: ti.template(), group, target: ti.template(), base,
-                add):
-        """The reverse of :func:`fetch`."""
+    def deliver(units: ti.template(), stage, d, H, WU, images, step, first,
+                skip, target: ti.template(), base, add):
+        """The reverse of :func:`fetch`, without ``skip`` tiles at the ends."""
         if d == 0:
+            begin = first * 4 // unit
+            low = ti.max(begin + skip * 4 // unit, 0)
+            high = ti.min(begin + per_row - skip * 4 // unit, WU)
             for r in range(H):
-                at = base + r * WU
-                entry = group * 4 * lanes
-                frm = stage + r * per_row
-                for lane in range(per_row):
-                    to = place[entry + lane]
-                    if to >= 0:
-                        move(units, frm + lane, target, at + to, add)
+                for p in range(images):
+                    frm = stage + r * per_row + p * WU - begin
+                    to = base + p * step + r * WU
+                    for t in range(low, high):
+                        move(units, frm + t, target, to + t, add)
         else:
-            for r in range(blocks * 4):
-                at = base + r // 4
-                entry = (group * 4 + r % 4) * lanes
-                frm = stage + r * lanes
-                for lane in range(lanes):
-                    to = place[entry + lane]
-                    if to >= 0:
-                        move(units, frm + lane, target, at + to, add)
+            for r in range(WU * 4):
+                j = r % 4
+                tiles = (H + 3) // 4
+                low = ti.max(first + skip, 0)
+                high = ti.min(first + lanes - skip, (H - j + 3) // 4)
+                for p in range(images):
+                    frm = stage + r * lanes + p * tiles - first
+                    to = base + p * step + r // 4 + j * WU
+                    for t in range(low, high):
+                        move(units, frm + t, target, to + t * 4 * WU, add)
 
     return SimpleNamespace(fetch=fetch, unpack=unpack, pack=pack,
                            deliver=deliver)

@@ -7,9 +7,11 @@ a Taichi kernel that walks them.
 from __future__ import annotations
 
 from functools import lru_cache
+from math import prod
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from shiftwise_mm.kernels import fused_launch as kernels
 from shiftwise_mm.kernels import runtime
@@ -32,9 +34,14 @@ def fused_reason(x: Tensor, spec: ShiftSpec | None) -> str | None:
         allowed = ' and '.join(map(str, kernels.TAPS))
         return (f'it is made for small kernels of {allowed}, not '
                 f'{spec.small_kernel}')
-    if x.numel() + 4 * x.shape[:3].numel() > kernels.MAX_ELEMENTS:
+    elements = x.numel() + 8 * x.shape[:-1].numel()  # rows are filled up
+    if spec is not None:  # the gradients of all taps of each plane
+        n = spec.small_kernel
+        elements = max(elements, x.shape[:2].numel() *
+                       (2 * spec.num_taps + 1) * n * (n + 3))
+    if elements > kernels.MAX_ELEMENTS:
         return ('Taichi indexes with 32 bits: at most '
-                f'{kernels.MAX_ELEMENTS} elements, got {x.numel()}')
+                f'{kernels.MAX_ELEMENTS} elements, got {elements}')
     if torch.jit.is_tracing() or torch.compiler.is_exporting():
         return 'a trace for others cannot hold an operator of ours'
     return runtime.vector_reason(x.device)
@@ -139,6 +146,18 @@ def _backward(ctx, grads):
 
 
 _fused.register_autograd(_backward, setup_context=_setup_context)
+
+
+@register_flop_formula(torch.ops.shiftwise_mm.fused_conv)
+def _(x_shape, weight_shape, *args, **kwargs) -> int:
+    """Two a multiply-add of the definition, at every place."""
+    return 2 * prod(x_shape) * prod(weight_shape[1:])
+
+
+@register_flop_formula(torch.ops.shiftwise_mm.fused_conv_backward)
+def _(grad_shapes, x_shape, weight_shape, outputs, large_kernel, need_x,
+      need_weight, **kwargs) -> int:
+    return 2 * prod(x_shape) * prod(weight_shape[1:]) * (need_x + need_weight)
 
 
 def fused_conv(x: Tensor, weight: Tensor, spec: ShiftSpec,

@@ -5,6 +5,7 @@ import pytest
 import torch
 from helpers import assert_near, run_python
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from shiftwise_mm.ops import ShiftSpec, shift_add, shiftwise_conv
 
@@ -154,3 +155,16 @@ def test_shift_add_of_small_and_odd_rows():
                 shift_add(y, spec, backend='taichi'),
                 shift_add(y, spec, backend='reference'), strict=True):
             assert_near(ours, expected)
+
+
+def test_the_counter_of_torch_counts_the_fused_form():
+    x, weight = inputs()
+    with FlopCounterMode(display=False) as counter:
+        out = shiftwise_conv(x, weight, SPEC, form='fused')
+        sum(o.sum() for o in out).backward()
+    places = 2 * SPEC.num_taps + 1
+    counts = {str(op): count
+              for op, count in counter.get_flop_counts()['Global'].items()}
+    once = 2 * x.numel() * places * 9
+    assert counts['shiftwise_mm.fused_conv'] == once
+    assert counts['shiftwise_mm.fused_conv_backward'] == 2 * once

@@ -71,6 +71,10 @@ def test_too_many_elements_are_refused():
     # Nothing is allocated: one element, seen many times.
     y = torch.zeros(1).expand(2**31).view(1, 2**16, 1, 2**15)
     assert '32 bits' in available_backends(y)['taichi']
+    assert '32 bits' in available_forms(y)['fused']
+    many = torch.zeros(1).expand(2**24).view(2**23, 2, 1, 1)  # of planes
+    assert available_forms(many)['fused'] is None
+    assert '32 bits' in available_forms(many, SPEC)['fused']
 
 
 @pytest.mark.parametrize('change, error, words', [
