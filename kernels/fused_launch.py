@@ -51,7 +51,7 @@ def _lanes() -> int:
 
 def _aligned(count: int, dtype: torch.dtype) -> Tensor:
     """A vector that starts at a multiple of 512 bytes."""
-    store = torch.empty(count + 128, dtype=dtype)
+    store = torch.empty(count + 128, dtype=dtype, device='cpu')
     first = -store.data_ptr() // store.element_size() % 128
     return store[first:first + count]
 
@@ -65,7 +65,7 @@ def _layout(B: int, H: int, W: int, lanes: int,
     tiles share a vector. A row that is longer takes several vectors; they
     overlap by a unit on both sides, whose results are dropped.
     """
-    with torch.inference_mode(False):
+    with torch.inference_mode(False), torch.device('cpu'):
         longest = max(W, H + 3) // 4
         images = max(p for p in range(1, B + 1)
                      if B % p == 0 and (p == 1 or p * longest <= lanes))
@@ -113,7 +113,7 @@ def _units(tensor: Tensor, width: int, unit: int) -> Tensor:
 def _matrix(taps: int) -> Tensor:
     """``G``, ``(a, N)``."""
     with torch.inference_mode(False):
-        return torch.tensor(matrices(TILE, taps)[1])
+        return torch.tensor(matrices(TILE, taps)[1], device='cpu')
 
 
 def _products(weight: Tensor) -> Tensor:

@@ -62,10 +62,11 @@ def _taps(channels: int, outputs: str, large_kernel: int,
           small_kernel: int) -> kernels.Taps:
     """The lists of all places of the outputs; a place is a kernel."""
     count = -(-large_kernel // small_kernel)
-    places = (torch.arange(count) * small_kernel - large_kernel // 2).flip(0)
     entry, flipped, offset, offset_flipped, start = [], [], [], [], [0]
     first = 0
-    with torch.inference_mode(False):
+    with torch.inference_mode(False), torch.device('cpu'):
+        places = (torch.arange(count) * small_kernel -
+                  large_kernel // 2).flip(0)
         total = sum(1 if name == 'i' else count for name in outputs)
         for name in 'vih':
             if name not in outputs:

@@ -6,6 +6,7 @@ import torch
 from helpers import assert_near
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shiftwise_mm.kernels import fused_launch
 from shiftwise_mm.kernels import shift_add as kernels
 
 from shiftwise_mm.ops import (
@@ -209,6 +210,24 @@ def test_every_form_equals_shift_in_double(case, poison):
                 gradients(ours, [s.float() for s in seeds], inputs), wanted,
                 strict=True):
             assert_near(a, b)
+
+
+@pytest.mark.parametrize('case', [LANE_CASES[i] for i in (0, 2, 4)],
+                         ids=case_id)
+def test_the_fused_form_with_vectors_of_the_other_width(
+        case, monkeypatch, poison):
+    other = 24 - fused_launch._lanes()  # 8 or 16
+    monkeypatch.setattr(fused_launch, '_lanes', lambda: other)
+    spec = make_spec(case)
+    inputs = [t.requires_grad_() for t in make_x_weight(case)]
+    exact = [t.detach().double().requires_grad_() for t in inputs]
+    ours = shiftwise_conv(*inputs, spec, form='fused')
+    expected = shiftwise_conv(*exact, spec, form='strip')
+    seeds = cotangents_like(expected)
+    for a, b in zip(
+        (*ours, *gradients(ours, [s.float() for s in seeds], inputs)),
+        (*expected, *gradients(expected, seeds, exact)), strict=True):
+        assert_near(a, b)
 
 
 @pytest.mark.parametrize('large, small', [(51, 3), (47, 3), (13, 3), (51, 5)])
