@@ -19,7 +19,8 @@ class Budget:
 
     Attributes:
         seconds (float): For each contestant; as many repeats as fit into
-            it, at least 3 and at most 100.
+            it, at least 3 (1 if a call takes ten times as long) and at most
+            100.
         repeats (int, optional): So many repeats of each instead.
     """
 
@@ -38,7 +39,8 @@ class Budget:
         """Repeats of a call that took ``once`` seconds."""
         if self.repeats is not None:
             return self.repeats
-        return min(max(int(self.seconds / max(once, 1e-9)), 3), 100)
+        fewest = 1 if once > 10 * self.seconds else 3
+        return min(max(int(self.seconds / max(once, 1e-9)), fewest), 100)
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ def measure(calls: dict[str, Callable[[], object]], device: torch.device,
 
     So whatever disturbs the machine for a while disturbs all of them, and no
     call always finds the caches as the same other call has left them. Each
-    runs twice beforehand, to be warm and to tell how many repeats fit.
+    runs beforehand (twice, if it is not slow), to be warm and to tell how
+    many repeats fit.
 
     Args:
         calls (dict): What to time, by name.
@@ -96,8 +99,10 @@ def measure(calls: dict[str, Callable[[], object]], device: torch.device,
     """
     order: list[str] = []
     for name, call in calls.items():
-        call()
-        order += [name] * budget.count(_once(call, device))
+        once = _once(call, device)
+        if once < budget.seconds:  # else it is warm enough
+            once = _once(call, device)
+        order += [name] * budget.count(once)
     random.Random(seed).shuffle(order)
     times: dict[str, list[float]] = {name: [] for name in calls}
     collects = gc.isenabled()
