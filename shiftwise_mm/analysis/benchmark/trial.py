@@ -12,7 +12,7 @@ from .report import Table
 from .timing import Budget, Timing, measure
 from .counts import Work
 
-__all__ = ['Trial', 'Figures', 'run_trial']
+__all__ = ['Trial', 'Figures', 'run_trial', 'trial_table', 'percents', 'mega']
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ def trial_table(title: str, trial: Trial, peaks: Peaks, forward: Work,
             'x ': base and base.both.median / f.both.median,
             '% GMAC/s ': peaks.percent(f.both.median, both.macs,
                                        both.bytes)[0],
-            'forward MB': _mega(f.forward_memory),
-            'fwd+bwd MB': _mega(f.both_memory),
+            'forward MB': mega(f.forward_memory),
+            'fwd+bwd MB': mega(f.both_memory),
             'repeats': f'{f.forward.repeats}/{f.both.repeats}',
         }
         if share_of:
@@ -154,5 +154,5 @@ def trial_table(title: str, trial: Trial, peaks: Peaks, forward: Work,
     return table
 
 
-def _mega(num_bytes: int | None) -> float | None:
+def mega(num_bytes: int | None) -> float | None:
     return None if num_bytes is None else num_bytes / 1e6
