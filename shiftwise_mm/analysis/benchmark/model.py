@@ -31,16 +31,6 @@ OUTPUT_TOLERANCE, GRADIENT_TOLERANCE = 1e-3, 2e-2
 
 
 @dataclass
-class _Row:
-    """A network and a layout while they are measured."""
-
-    entry: Entry
-    network: nn.Module
-    call: Callable[[], object] | None = None
-    image: Tensor | None = None
-
-
-@dataclass
 class Outcome:
     """Figures of one row over its layouts.
 
@@ -179,9 +169,8 @@ def _results(network: nn.Module, image: Tensor,
              train: bool) -> tuple[tuple, dict[tuple, Tensor]]:
     """Outputs, and the gradients of the parameters.
 
-    A composition has its modules under other names, but their parameters in
-    the order of the family; so gradients are compared by their sizes and the
-    order within a size.
+    By their order: a composition has them under other names, not in another
+    order.
     """
     if not train:
         with torch.no_grad():

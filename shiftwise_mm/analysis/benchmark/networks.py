@@ -61,17 +61,11 @@ class Entry:
     def make(self, network: nn.Module) -> nn.Module:
         """The row's network out of the family's, which stays as it is."""
         network = copy.deepcopy(network)
-        if self.published:
-            # Ours folds what the published code folds as well, save that a
-            # SLaK is published in its training form alone.
-            if self.how == 'deployed':
-                network.switch_to_deploy()
-            return compose_as_published(network)
         if self.how == 'deployed':
             network.switch_to_deploy()
         if self.with_cp:
             network.with_cp = True
-        return network
+        return compose_as_published(network) if self.published else network
 
 
 _TRAIN, _DEPLOY = 'training form', 'deployed'
