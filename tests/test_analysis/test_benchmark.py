@@ -3,7 +3,6 @@ import importlib.util
 import json
 
 import pytest
-import torch
 from helpers import ROOT
 from published import MINI
 

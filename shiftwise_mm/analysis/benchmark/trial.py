@@ -3,14 +3,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .agreement import Disagreement
 from .case import Case
 from .contestants import Contestant, Runner, check
-from .agreement import Disagreement
+from .counts import Work
 from .machine import Peaks
 from .memory import peak_memory
 from .report import Table
 from .timing import Budget, Timing, measure
-from .counts import Work
 
 __all__ = ['Trial', 'Figures', 'run_trial', 'trial_table', 'percents', 'mega']
 
