@@ -4,8 +4,8 @@ Each maker returns a function from ``y`` to the outputs, see
 :func:`shiftwise_mm.ops.shift_add`; whatever does not depend on ``y`` is made
 beforehand. Only floating inputs count for autograd.
 
-``_gathers`` puts the taps at position ``i`` of repetition ``r`` of every channel
-together, for the strategies that shift all channels by the same offset.
+``_gathers`` puts the taps at one position of one repetition together, for the
+strategies that shift all channels by the same offset.
 """
 from __future__ import annotations
 
