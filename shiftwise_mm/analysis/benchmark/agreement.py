@@ -14,7 +14,7 @@ class Disagreement(RuntimeError):
 
 
 def check_near(contestant: str, what: str, actual: Tensor, expected: Tensor,
-               tolerance: float = TOLERANCE) -> None:
+               tolerance: float = TOLERANCE, floor: float = 0.) -> None:
     """Compares a result with the expected one.
 
     Args:
@@ -23,6 +23,8 @@ def check_near(contestant: str, what: str, actual: Tensor, expected: Tensor,
         actual, expected (Tensor): What is compared.
         tolerance (float): Largest error allowed, as a share of the largest
             expected value.
+        floor (float): Stands in for the largest expected value where that is
+            smaller: what cancels out has nothing to be compared with.
 
     Raises:
         Disagreement: If they differ, naming the contestant.
@@ -33,7 +35,7 @@ def check_near(contestant: str, what: str, actual: Tensor, expected: Tensor,
                            f'{tuple(expected.shape)}')
     with torch.no_grad():
         scale = expected.abs().max().item()
-        error = (actual - expected).abs().max().item() / max(scale, 1e-30)
+        error = (actual - expected).abs().max().item() / max(scale, floor, 1e-30)
     if not error <= tolerance:  # a NaN is no agreement either
         raise Disagreement(f'{contestant}: {what} differs by {error:.2g} of '
                            f'the largest value, allowed {tolerance:g}')
