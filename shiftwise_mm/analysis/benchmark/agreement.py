@@ -34,8 +34,8 @@ def check_near(contestant: str, what: str, actual: Tensor, expected: Tensor,
                            f'{tuple(actual.shape)}, expected '
                            f'{tuple(expected.shape)}')
     with torch.no_grad():
-        scale = expected.abs().max().item()
-        error = (actual - expected).abs().max().item() / max(scale, floor, 1e-30)
+        scale = max(expected.abs().max().item(), floor, 1e-30)
+        error = (actual - expected).abs().max().item() / scale
     if not error <= tolerance:  # a NaN is no agreement either
         raise Disagreement(f'{contestant}: {what} differs by {error:.2g} of '
                            f'the largest value, allowed {tolerance:g}')
