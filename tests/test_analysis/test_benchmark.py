@@ -241,13 +241,16 @@ def test_a_composition_that_differs_is_named(capsys, mini_networks,
         capsys.readouterr().err
 
 
-def test_scaling(tmp_path):
+@pytest.mark.parametrize('rows', [
+    ('--rows', 'H*W', 'density', 'threads'),
+    pytest.param((), marks=pytest.mark.slow)], ids=['some axes', 'all'])
+def test_scaling(rows, tmp_path):
     content = run(tmp_path, 'scaling', '--shape', 1, 2, 9, 7, '--kernel', 9,
-                  3, '--reps', 2, '--threads', 1)
+                  3, '--reps', 2, '--threads', 1, *rows)
     tables = {table['title'].split()[2].rstrip(','): table['rows']
               for table in content['tables']}
-    assert list(tables) == ['B', 'C', 'H*W', 'k', 'reps', 'density',
-                            'threads']
+    assert list(tables) == list(
+        rows[1:] or ('B', 'C', 'H*W', 'k', 'reps', 'density', 'threads'))
     auto = [row for row in tables['H*W'] if row['form'] == 'ours, auto']
     assert [row['H*W'] for row in auto] == [63, 126, 252]
     assert auto[0]['a unit'] == 1
@@ -255,7 +258,8 @@ def test_scaling(tmp_path):
         auto[1]['forward ms'] / auto[0]['forward ms'] / 2)
     assert [row['density'] for row in tables['density']
             if row['form'] == 'ours, auto'] == [.05, .125, .25, .5, .75, 1.]
-    assert [g['name'] for g in content['goals']] == ['P10'] * 6
+    assert [g['name'] for g in content['goals']] == \
+        ['P10'] * (2 if rows else 6)
 
 
 def test_scaling_of_chosen_axes(tmp_path):

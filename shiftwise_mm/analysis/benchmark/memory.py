@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,7 +32,6 @@ def peak_memory(call: Callable[[], object],
     Returns:
         int | None: None where the system offers no such figure.
     """
-    gc.collect()
     if device.type == 'cuda':
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
