@@ -226,6 +226,16 @@ def test_goals_of_the_networks():
     assert (goal.name, goal.measured, goal.met) == ('P10', 9., False)
 
 
+@pytest.mark.slow
+def test_the_networks_of_the_tables(tmp_path):
+    content = run(tmp_path, 'model', '--shape', 64, 64, '--batch', 2,
+                  '--rows', 'SW-T', 'SLaK', 'UniRep', 'ConvNeXt',
+                  'Swin')
+    names = {row['network'] for row in content['tables'][0]['rows']}
+    assert {n.split(',')[0] for n in names} >= {
+        'SW-T', 'SLaK-T', 'UniRepLKNet-T', 'ConvNeXt-T', 'Swin-T (mmdet)'}
+
+
 def test_a_composition_that_differs_is_named(capsys, mini_networks,
                                              monkeypatch):
     def wrong(network):

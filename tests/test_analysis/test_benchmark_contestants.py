@@ -154,6 +154,8 @@ def test_rows_are_chosen_by_parts_of_their_names():
     found = contestants.conv_contestants(make_case('odd'))
     names = [c.name for c in contestants.select(found, ['ROLL', 'auto'])]
     assert names == ['ours, auto', 'torch.roll']
+    whole = contestants.select(found, ['slicing'])  # of two that hold it
+    assert [c.name for c in whole] == ['slicing']
     with pytest.raises(ValueError, match="'nobody'.*torch.roll"):
         contestants.select(found, ['auto', 'nobody'])
 

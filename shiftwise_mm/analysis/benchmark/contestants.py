@@ -180,20 +180,26 @@ def shift_contestants(case: Case) -> list[Contestant]:
 
 
 def select(contestants: list, rows: list[str] | None) -> list:
-    """Those whose names contain one of ``rows``, whatever the case.
+    """Those that ``rows`` choose: by a whole name, else by a part of it.
+
+    Capitals do not count.
 
     Raises:
         ValueError: If one of ``rows`` fits none, naming all.
     """
     if not rows:
         return contestants
-    wanted = [row.lower() for row in rows]
-    for row in wanted:
-        if not any(row in c.name.lower() for c in contestants):
+    names = [c.name.lower() for c in contestants]
+    chosen: set[str] = set()
+    for row in rows:
+        row = row.lower()
+        fitting = {row} if row in names else {n for n in names if row in n}
+        if not fitting:
             raise ValueError(f'no row contains {row!r}; there are '
                              f'{[c.name for c in contestants]}')
-    return [c for c in contestants
-            if any(row in c.name.lower() for row in wanted)]
+        chosen |= fitting
+    return [c for c, name in zip(contestants, names, strict=True)
+            if name in chosen]
 
 
 def check(runner: Runner, case: Case) -> None:

@@ -130,7 +130,8 @@ def _run(settings: Settings, device: torch.device, entries: list[Entry],
                 batch, work if train else _work(network, image[:1], batch,
                                                 False))
             for layout, order in LAYOUTS.items():
-                one = twin(network, order).train(train)
+                one = twin(network, order)
+                one.train(train)  # mmdet's returns nothing
                 given = image.contiguous(memory_format=order)
                 _check(f'{entry.name}, {layout}',
                        _results(one, given, train), expected)
@@ -198,8 +199,9 @@ def _work(network: nn.Module, image: Tensor, batch: int,
           train: bool) -> Work:
     """Of a batch: a forward pass, or three of them for a step."""
     mode = network.training
+    network.eval()
     with torch.no_grad():
-        work = network_work(network.eval(), image)
+        work = network_work(network, image)
     network.train(mode)
     factor = batch * (3 if train else 1)
     return Work(factor * work.macs, factor * work.bytes)
