@@ -215,25 +215,24 @@ def test_no_thread_of_gloo_outlives_the_run(tool, segmentor, traces,
     out = run_python(
         f"""
         from pathlib import Path
-        from torch.distributed import distributed_c10d, is_initialized
+        import torch.distributed as dist
         from shiftwise_mm.engine.testing import config_for_test, run_test
         from shiftwise_mm.engine.training import (config_for_training,
                                                   run_training)
-        join, seen = distributed_c10d.init_process_group, []
+        leave, seen = dist.destroy_process_group, []
 
         def threads():
             return {{path.read_text().strip()
                     for path in Path('/proc/self/task').glob('*/comm')}}
 
-        def watched(*args, **kwargs):
-            join(*args, **kwargs)
+        def watched(*args):
             seen.append(threads())
+            leave(*args)
 
-        import torch.distributed
-        torch.distributed.init_process_group = watched
+        dist.destroy_process_group = watched
         {call}
         before, after = any('gloo' in name for name in seen[0]), threads()
-        print(before, is_initialized(),
+        print(before, dist.is_initialized(),
               [name for name in after if 'gloo' in name])
         """, segmentor, RANK='0', LOCAL_RANK='0', WORLD_SIZE='1',
         MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
