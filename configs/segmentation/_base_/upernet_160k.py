@@ -27,3 +27,5 @@ param_scheduler = [
 ]
 train_dataloader = dict(batch_size=2)
 tta_pipeline = _base_.published.tta_pipeline
+# For --auto-scale-lr: 8 GPUs x 2 images.
+auto_scale_lr = dict(enable=False, base_batch_size=16)
