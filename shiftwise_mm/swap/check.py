@@ -121,7 +121,7 @@ def _apart() -> Iterator[None]:
     """The first epoch, own random numbers, and no log of all layers."""
     logger = MMLogger.get_current_instance()
     told = MessageHub.get_current_instance().runtime_info
-    epoch = told.get('epoch')
+    before = dict(told)
     level = logger.level
     states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
@@ -134,7 +134,8 @@ def _apart() -> Iterator[None]:
             yield
         finally:
             logger.setLevel(level)
-            told['epoch'] = epoch
+            told.clear()
+            told.update(before)
             random.setstate(states[0])
             np.random.set_state(states[1])
 

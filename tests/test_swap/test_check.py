@@ -113,9 +113,11 @@ def test_weights_that_are_right_are_loaded(pspnet, tmp_path):
     assert report.passed, report.problem
 
 
-def test_nothing_global_is_changed(pspnet):
+@pytest.mark.parametrize('known', [dict(epoch=7), {}])
+def test_nothing_global_is_changed(known, pspnet):
     told = MessageHub.get_current_instance().runtime_info
-    told['epoch'] = 7
+    told.clear()
+    told.update(known)
     logger = MMLogger.get_current_instance()
     logger.setLevel(logging.INFO)
     torch.manual_seed(3)
@@ -131,5 +133,5 @@ def test_nothing_global_is_changed(pspnet):
     assert cfg.to_dict() == before
     assert torch.equal(torch.rand(2), expected[0])
     assert (random.random(), np.random.rand()) == expected[1:]
-    assert told['epoch'] == 7
+    assert dict(told) == known
     assert logger.level == logging.INFO
