@@ -1,9 +1,7 @@
 """The swap of many configs, each tried in a process of its own."""
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import importlib
 import json
 import multiprocessing
 import os
@@ -12,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from mmengine.utils import get_installed_path
 from .check import SIZES, CheckReport, check_swap
 from .names import SwapError, backbone_config
 from .original import MEASURED, OriginalError
-from .plan import Swap, embed_dims, plan_swap
+from .plan import Swap, plan_swap
 from .text import read_config, write_short_config
 
 __all__ = ['OUTCOMES', 'list_configs', 'read_rows', 'sweep', 'try_swap']
@@ -164,11 +163,11 @@ def sweep(configs: Iterable[str], name: str, work_dir: str | os.PathLike, *,
     waiting = [config for config in configs if config not in rows]
     known = {row['model']: row for row in rows.values() if 'model' in row}
     running: dict[Connection, tuple] = {}
-    _preload(name)
+    context = _server()
     while waiting or running:
         while waiting and len(running) < jobs:
             config = waiting.pop(0)
-            running.update([_start(config, name, known, memory,
+            running.update([_start(context, config, name, known, memory,
                                    work_dir / f'{name}.log')])
         for row in _finished(running, seconds):
             rows[row['config']] = row
@@ -179,28 +178,32 @@ def sweep(configs: Iterable[str], name: str, work_dir: str | os.PathLike, *,
     return [rows[config] for config in configs]
 
 
-def _preload(name: str) -> None:
-    """What every process needs is there before they are forked."""
-    for package in ('mmdet', 'mmseg'):
-        with contextlib.suppress(ImportError):
-            importlib.import_module(f'{package}.models')
-    embed_dims(name)
+def _server() -> BaseContext:
+    """Processes come from a server that has imported what they need.
+
+    Not from this process: a fork of one that has computed with several
+    threads waits forever for them.
+    """
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload([__name__, 'mmdet.models', 'mmseg.models'])
+    return context
 
 
-def _start(config: str, name: str, known: dict, memory: float,
-           log: Path) -> tuple[Connection, tuple]:
-    context = multiprocessing.get_context('fork')
+def _start(context: BaseContext, config: str, name: str, known: dict,
+           memory: float, log: Path) -> tuple[Connection, tuple]:
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(
-        target=_child, args=(theirs, config, name, known, memory, log),
-        daemon=True)
+        target=_child, daemon=True,
+        args=(theirs, os.getcwd(), config, name, known, MEASURED, memory, log))
     process.start()
     theirs.close()
     return ours, (config, process, time.monotonic())
 
 
-def _child(connection: Connection, config: str, name: str, known: dict,
-           memory: float, log: Path) -> None:
+def _child(connection: Connection, folder: str, config: str, name: str,
+           known: dict, measured: dict, memory: float, log: Path) -> None:
+    os.chdir(folder)  # the server has one of its own
+    MEASURED.update(measured)
     torch.set_flush_denormal(True)  # seesaw's gradients would take minutes
     limit = int(memory * 2**30)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

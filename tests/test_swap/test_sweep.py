@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+import torch
 from helpers import ROOT
 
 from shiftwise_mm.swap import SwapError, plan_swap, read_config
@@ -111,6 +112,13 @@ def test_two_at_a_time(folder):
                  'work', jobs=2)
     assert list(outcomes(rows)) == ['net.py', 'refused.py', 'three.py']
     assert set(outcomes(rows).values()) == {'checked', 'refused'}
+
+
+def test_after_computing_with_several_threads(folder):
+    """A fork of this process would wait for its threads forever."""
+    torch.conv2d(torch.ones(2, 8, 64, 64), torch.ones(8, 8, 3, 3)).sum()
+    row, = sweep(['net.py'], 'shiftwise-nano', 'work', seconds=120)
+    assert row['outcome'] == 'checked', row['reason']
 
 
 def test_half_a_line_is_dropped(folder):
