@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ['reason', 'ensure', 'is_foreign']
+__all__ = ['reason', 'vector_reason', 'ensure', 'launching', 'is_foreign']
 
 _lock = threading.RLock()
 _owned_program = None  # the program that we made, to tell it from a user's
@@ -79,6 +79,18 @@ def reason(device: torch.device) -> str | None:
     return None
 
 
+def vector_reason(device: torch.device) -> str | None:
+    """As :func:`reason`, for kernels that compute with vectors."""
+    why = reason(device)
+    if why is None and is_foreign():
+        from taichi.lang import impl
+        if impl.current_cfg().real_matrix_scalarize:
+            return ('Taichi was initialised by the caller, and takes vectors '
+                    'apart: call ti.init with real_matrix_scalarize=False, '
+                    'or leave it to shiftwise_mm')
+    return why
+
+
 def _cache_folder() -> str:
     """A folder for compiled kernels, one a rank: its lock may go stale."""
     base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
@@ -130,6 +142,7 @@ def ensure(device: torch.device) -> None:
                 enable_fallback=False,
                 log_level=ti.ERROR,
                 cpu_max_num_threads=torch.get_num_threads(),
+                real_matrix_scalarize=False,
                 offline_cache=True,
                 offline_cache_file_path=_cache_folder())
         _owned_program = _program()
@@ -137,3 +150,11 @@ def ensure(device: torch.device) -> None:
         if not _exit_registered:
             atexit.register(_close)
             _exit_registered = True
+
+
+@contextlib.contextmanager
+def launching(device: torch.device):
+    """Taichi made ready, and launches of other threads kept out."""
+    with _lock:
+        ensure(device)
+        yield

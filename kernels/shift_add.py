@@ -20,14 +20,15 @@ from torch import Tensor
 
 from . import runtime
 
-__all__ = ['DTYPES', 'forward', 'backward']
+__all__ = ['DTYPES', 'ndarray_types', 'forward', 'backward']
 
 DTYPES = (torch.float32, torch.float64, torch.float16)
 MAX_ELEMENTS = 2**31 - 1  # Taichi indexes with 32 bits
 
 
 @cache
-def _types(dtype: torch.dtype):
+def ndarray_types(dtype: torch.dtype):
+    """Taichi's types of data and tables, of an element and of a sum."""
     import taichi as ti
     data, accumulator = {
         torch.float32: (ti.f32, ti.f32),
@@ -43,7 +44,7 @@ def _forward_kernel(dtype: torch.dtype, has_h: bool, has_v: bool,
                     has_i: bool):
     """Compiles the forward kernel for one dtype and set of outputs."""
     import taichi as ti
-    Data, Index, data, acc = _types(dtype)
+    Data, Index, data, acc = ndarray_types(dtype)
 
     @ti.kernel
     def shift_add(
@@ -97,7 +98,7 @@ def _backward_kernel(dtype: torch.dtype, has_h: bool, has_v: bool,
                      has_i: bool):
     """Compiles the gradient kernel for one dtype and set of outputs."""
     import taichi as ti
-    Data, Index, data, acc = _types(dtype)
+    Data, Index, data, acc = ndarray_types(dtype)
 
     @ti.kernel
     def shift_add_grad(
@@ -145,17 +146,37 @@ def _backward_kernel(dtype: torch.dtype, has_h: bool, has_v: bool,
     return shift_add_grad
 
 
-def _launch(factory, first: Tensor, others: dict[str, Tensor],
+def _pairs(y: Tensor) -> tuple[Tensor, Tensor]:
+    """The elements two at a time, from the first and from the second."""
+    flat = y.view(-1)
+    if y.dtype != torch.float32 or flat.numel() < 3:  # never read
+        flat = flat.new_zeros(3, dtype=torch.float32)
+    count = flat.numel()
+    return (flat[:count // 2 * 2].view(-1, 2),
+            flat[1:1 + (count - 1) // 2 * 2].view(-1, 2))
+
+
+def _launch(direction: str, first: Tensor, others: dict[str, Tensor],
             tables: dict[str, Tensor], sizes: tuple[int, ...]) -> None:
-    """Runs the kernel of ``factory`` for the outputs named in ``others``."""
-    runtime.ensure(first.device)
-    kernel = factory(first.dtype, *(name in others for name in 'hvi'))
-    # A kernel compiled without an output still has its argument.
-    spare = first.new_zeros(1)
-    kernel(
-        first.view(-1), *(others.get(name, spare).view(-1) for name in 'hvi'),
-        tables['h'], tables['v'], tables['i'],
-        *map(int, sizes))  # while torch traces, sizes are tensors
+    """Runs a kernel for the outputs named in ``others``.
+
+    On the CPU a thread computes runs of a row, on a GPU one output.
+    """
+    from . import shift_add_rows as rows
+    with runtime.launching(first.device):
+        on_cpu = first.device.type == 'cpu'
+        forward = direction == 'forward'
+        if on_cpu:
+            factory = rows.forward_kernel if forward else rows.backward_kernel
+        else:
+            factory = _forward_kernel if forward else _backward_kernel
+        kernel = factory(first.dtype, *(name in others for name in 'hvi'))
+        # A kernel compiled without an output still has its argument.
+        spare = first.new_zeros(1)
+        kernel(
+            first.view(-1), *(_pairs(first) if on_cpu and forward else ()),
+            *(others.get(name, spare).view(-1) for name in 'hvi'),
+            tables['h'], tables['v'], tables['i'], *sizes)
 
 
 def forward(y: Tensor, names: tuple[str, ...], tables: dict[str, Tensor],
@@ -179,7 +200,7 @@ def forward(y: Tensor, names: tuple[str, ...], tables: dict[str, Tensor],
     out = {name: y.new_empty(B, C, H, W) for name in names}
     num_reps = tables['h'].numel() // Ck
     if out and B:
-        _launch(_forward_kernel, y, out, tables,
+        _launch('forward', y, out, tables,
                 (B, C, num_taps, num_reps, H, W, extra))
     return tuple(out[name] for name in names)
 
@@ -201,6 +222,6 @@ def backward(grads: dict[str, Tensor], tables: dict[str, Tensor],
     num_reps = tables['h'].numel() // (C * num_taps)
     grad_y = some.new_empty(B, C * num_taps, H + 2 * extra, W + 2 * extra)
     if B:
-        _launch(_backward_kernel, grad_y, grads, tables,
+        _launch('backward', grad_y, grads, tables,
                 (B, C, num_taps, num_reps, H, W, extra))
     return grad_y

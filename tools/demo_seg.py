@@ -19,8 +19,8 @@ def parse_args(argv=None) -> argparse.Namespace:
         'annotations/train/, annotations/val/; default: generated shapes')
     parser.add_argument(
         '--form', default='auto',
-        help='form of the shift-wise convolution: auto (default), strip, or '
-        'shift (the Taichi kernels)')
+        help='form of the shift-wise convolution: auto (default), fused, '
+        'strip, or shift (convolution and shift-add)')
     parser.add_argument(
         '--iters', type=int,
         help='training iterations; default: those of the recipe')

@@ -170,8 +170,11 @@ def _form_of(model: nn.Module) -> str | None:
         return 'deploy'
     if layers[0].form != 'auto':
         return layers[0].form
+    # The count is made by a trace, which holds strips where the fused kernel
+    # runs: as many multiply-adds at most.
     reasons = available_forms(torch.empty(0))
-    return next(name for name, why in reasons.items() if why is None)
+    return next(name for name, why in reasons.items()
+                if why is None and name != 'fused')
 
 
 def count_config(cfg: Config, shape: tuple[int, int]) -> Report:

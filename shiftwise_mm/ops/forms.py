@@ -2,9 +2,10 @@
 
 Each table is the single source of the automatic choice, of what users are
 shown, and of the error when a name was asked for that cannot run. An entry is
-``(name, reason, function)``; ``reason(tensor)`` says why the entry cannot
-take the tensor, or None. The first that can run is the automatic choice, so
-the order is by speed.
+``(name, reason, worth, function)``; ``reason(tensor, spec)`` says why the
+entry cannot take the tensor (with this spec, if one is given), or None, and
+``worth(tensor, training)`` whether it is faster there than those behind it.
+The first that can run and is worth it is the automatic choice.
 """
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from shiftwise_mm.kernels import runtime
 
+from .fused import fused_conv, fused_reason, fused_worth
 from .reference import shift_add_reference
 from .shift_kernel import shift_add_taichi, taichi_reason
 from .spec import ShiftSpec
@@ -42,22 +44,27 @@ def _strip_form(x: Tensor, weight: Tensor, spec: ShiftSpec,
         for name in outputs)
 
 
-def _torch_reason(tensor: Tensor) -> str | None:
+def _torch_reason(tensor: Tensor, spec: ShiftSpec | None) -> str | None:
     """Why plain PyTorch cannot take the tensor, or None."""
     if not tensor.is_floating_point():
         return f'it takes floating tensors, not {tensor.dtype}'
     return None
 
 
+def _always(tensor: Tensor, training: bool) -> bool:
+    return True
+
+
 _BACKENDS = (
-    ('taichi', taichi_reason, shift_add_taichi),
-    ('reference', _torch_reason, shift_add_reference),
+    ('taichi', taichi_reason, _always, shift_add_taichi),
+    ('reference', _torch_reason, _always, shift_add_reference),
 )
 _FORMS = (
-    ('strip', _torch_reason, _strip_form),
-    ('shift', _torch_reason, _shift_form),
+    ('fused', fused_reason, fused_worth, fused_conv),
+    ('strip', _torch_reason, _always, _strip_form),
+    ('shift', _torch_reason, _always, _shift_form),
 )
-FORM_NAMES = ('auto', *(name for name, _, _ in _FORMS))
+FORM_NAMES = ('auto', *(name for name, *_ in _FORMS))
 
 
 def available_backends(y: Tensor) -> dict[str, str | None]:
@@ -67,33 +74,42 @@ def available_backends(y: Tensor) -> dict[str, str | None]:
         dict[str, str | None]: None for a backend that can run; in the order
         in which ``backend='auto'`` prefers them.
     """
-    return {name: reason(y) for name, reason, _ in _BACKENDS}
+    return {name: reason(y, None) for name, reason, *_ in _BACKENDS}
 
 
-def available_forms(x: Tensor) -> dict[str, str | None]:
+def available_forms(x: Tensor,
+                    spec: ShiftSpec | None = None) -> dict[str, str | None]:
     """Every form of :func:`shiftwise_conv`, and why it cannot take ``x``.
+
+    Args:
+        x (Tensor): The input.
+        spec (ShiftSpec, optional): The convolution; without it only what
+            depends on the input is told.
 
     Returns:
         dict[str, str | None]: None for a form that can run; in the order in
         which ``form='auto'`` prefers them.
     """
-    return {name: reason(x) for name, reason, _ in _FORMS}
+    return {name: reason(x, spec) for name, reason, *_ in _FORMS}
 
 
-def _choose(kind: str, table: tuple, wanted: str, tensor: Tensor):
-    """The function of ``wanted``, or of the first entry that can run."""
-    names = ('auto', *(name for name, _, _ in table))
+def _choose(kind: str, table: tuple, wanted: str, tensor: Tensor,
+            spec: ShiftSpec, training: bool):
+    """The function of ``wanted``, or of the first entry worth running."""
+    names = ('auto', *(name for name, *_ in table))
     if wanted not in names:
         raise ValueError(f'{kind} must be one of {names}, got {wanted!r}')
-    for name, reason, function in table:
-        if wanted not in ('auto', name):
+    for name, reason, worth, function in table:
+        if wanted not in ('auto', name) or \
+                wanted != name and not worth(tensor, training):
             continue
-        why = reason(tensor)
+        why = reason(tensor, spec)
         if why is None:
             return function
         if wanted == name:
             raise ValueError(f'{kind}={name!r} cannot run: {why}')
-        if name == 'taichi' and runtime.is_foreign():
+        if name != wanted and runtime.is_foreign() and \
+                name in ('taichi', 'fused'):
             # warnings shows it once: the message is the same each time.
             warnings.warn(f'{kind}={name!r} is passed over: {why}',
                           RuntimeWarning, stacklevel=3)
@@ -164,7 +180,8 @@ def shift_add(y: Tensor, spec: ShiftSpec, *,
     if min(y.shape[2:]) < smallest:
         raise ValueError(f'y must be at least {smallest} x {smallest} '
                          f'(H+N-1, W+N-1), got {tuple(y.shape)}')
-    return _choose('backend', _BACKENDS, backend, y)(y, spec, outputs)
+    return _choose('backend', _BACKENDS, backend, y, spec, False)(
+        y, spec, outputs)
 
 
 def shiftwise_conv(x: Tensor, weight: Tensor, spec: ShiftSpec, *,
@@ -175,10 +192,12 @@ def shiftwise_conv(x: Tensor, weight: Tensor, spec: ShiftSpec, *,
     ``shift_add(conv2d(x, weight, padding=N-1, groups=C))``, however it is
     computed:
 
+    * ``'fused'``: a Taichi kernel for the CPU that walks the taps of each
+      channel, gradients included, without the k-fold intermediate.
     * ``'strip'``: one depthwise convolution an output with the strip that the
       shifted taps add up to, without the k-fold intermediate.
     * ``'shift'``: as written, through :func:`shift_add`.
-    * ``'auto'``: the faster of those that can run.
+    * ``'auto'``: the fastest of those that can run, by shape.
 
     Args:
         x (Tensor): Floating ``(B, C, H, W)``, any layout.
@@ -186,7 +205,7 @@ def shiftwise_conv(x: Tensor, weight: Tensor, spec: ShiftSpec, *,
             ``j`` of channel ``c``.
         spec (ShiftSpec): Sizes and shift tables.
         outputs (tuple[str]): The outputs wanted, of ``spec.outputs``.
-        form (str): ``'auto'``, ``'strip'`` or ``'shift'``.
+        form (str): ``'auto'``, ``'fused'``, ``'strip'`` or ``'shift'``.
 
     Returns:
         tuple[Tensor]: One ``(B, C, H, W)`` for each name in ``outputs``.
@@ -210,4 +229,7 @@ def shiftwise_conv(x: Tensor, weight: Tensor, spec: ShiftSpec, *,
             and weight.dtype != x.dtype:
         raise TypeError(f'weight must have the dtype of x, {x.dtype}, got '
                         f'{weight.dtype}')
-    return _choose('form', _FORMS, form, x)(x, weight, spec, outputs)
+    training = torch.is_grad_enabled() and (x.requires_grad
+                                            or weight.requires_grad)
+    return _choose('form', _FORMS, form, x, spec, training)(x, weight, spec,
+                                                            outputs)

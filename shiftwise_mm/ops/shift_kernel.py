@@ -1,4 +1,4 @@
-"""Autograd around the Taichi kernels of shift-add."""
+"""Shift-add by the Taichi kernels, as an operator that torch knows."""
 from __future__ import annotations
 
 import torch
@@ -12,7 +12,7 @@ from .spec import ShiftSpec
 __all__ = ['shift_add_taichi', 'taichi_reason']
 
 
-def taichi_reason(y: Tensor) -> str | None:
+def taichi_reason(y: Tensor, spec: ShiftSpec | None) -> str | None:
     """Why the Taichi kernels cannot take ``y``, or None."""
     if y.dtype not in kernels.DTYPES:
         allowed = ', '.join(str(d) for d in kernels.DTYPES)
@@ -44,45 +44,72 @@ def _tables(spec: ShiftSpec, device: torch.device) -> dict[str, Tensor]:
     return spec.cached(('taichi', device), make)
 
 
-class _ShiftAdd(torch.autograd.Function):
-    """Shift-add; linear, so its gradient's gradient is itself again."""
-
-    @staticmethod
-    def forward(ctx, y: Tensor, spec: ShiftSpec,
-                outputs: tuple[str, ...]) -> tuple[Tensor, ...]:
-        ctx.spec, ctx.outputs = spec, outputs
-        ctx.set_materialize_grads(False)
-        return kernels.forward(y.detach().contiguous(), outputs,
-                               _tables(spec, y.device), spec.num_taps,
-                               spec.small_kernel // 2)
-
-    @staticmethod
-    def backward(ctx, *grads: Tensor | None):
-        given = [(n, g) for n, g in zip(ctx.outputs, grads, strict=True)
-                 if g is not None]
-        if not given:
-            return None, None, None
-        names, grads = zip(*given, strict=True)
-        return _ShiftAddGrad.apply(ctx.spec, names, *grads), None, None
+_TABLES = 'hvi'
 
 
-class _ShiftAddGrad(torch.autograd.Function):
+@torch.library.custom_op('shiftwise_mm::shift_add', mutates_args=())
+def _shift_add(y: Tensor, tables: list[Tensor], outputs: str, num_taps: int,
+               small_kernel: int) -> list[Tensor]:
+    """The outputs named in ``outputs``, each of ``'hvi'`` at most once."""
+    return list(
+        kernels.forward(y.contiguous(), tuple(outputs),
+                        dict(zip(_TABLES, tables, strict=True)), num_taps,
+                        small_kernel // 2))
+
+
+@_shift_add.register_fake
+def _(y, tables, outputs, num_taps, small_kernel):
+    less = small_kernel - 1
+    return [
+        y.new_empty(y.shape[0], y.shape[1] // num_taps, y.shape[2] - less,
+                    y.shape[3] - less) for _ in outputs
+    ]
+
+
+@torch.library.custom_op('shiftwise_mm::shift_add_grad', mutates_args=())
+def _shift_add_grad(grads: list[Tensor], tables: list[Tensor], outputs: str,
+                    num_taps: int, small_kernel: int) -> Tensor:
     """The transpose of shift-add."""
+    return kernels.backward(
+        {
+            name: grad.contiguous()
+            for name, grad in zip(outputs, grads, strict=True)
+        }, dict(zip(_TABLES, tables, strict=True)), num_taps,
+        small_kernel // 2)
 
-    @staticmethod
-    def forward(ctx, spec: ShiftSpec, names: tuple[str, ...],
-                *grads: Tensor) -> Tensor:
-        ctx.spec, ctx.names = spec, names
-        return kernels.backward(
-            {
-                name: grad.detach().contiguous()
-                for name, grad in zip(names, grads, strict=True)
-            }, _tables(spec, grads[0].device), spec.num_taps,
-            spec.small_kernel // 2)
 
-    @staticmethod
-    def backward(ctx, grad_y: Tensor):
-        return None, None, *_ShiftAdd.apply(grad_y, ctx.spec, ctx.names)
+@_shift_add_grad.register_fake
+def _(grads, tables, outputs, num_taps, small_kernel):
+    batch, channels, height, width = grads[0].shape
+    more = small_kernel - 1
+    return grads[0].new_empty(batch, channels * num_taps, height + more,
+                              width + more)
+
+
+def _setup_context(ctx, inputs, output):
+    _, ctx.tables, ctx.outputs, *ctx.sizes = inputs
+
+
+def _backward(ctx, grads):
+    given = [(n, g) for n, g in zip(ctx.outputs, grads, strict=True)
+             if g is not None]
+    if not given:
+        return None, [None] * len(_TABLES), None, None, None
+    names, grads = zip(*given, strict=True)
+    return (_shift_add_grad(list(grads), ctx.tables, ''.join(names),
+                            *ctx.sizes), [None] * len(_TABLES), None, None,
+            None)
+
+
+def _backward_of_grad(ctx, grad_y):
+    # Linear: the gradient of the gradient is the operator again.
+    return (_shift_add(grad_y, ctx.tables, ctx.outputs, *ctx.sizes),
+            [None] * len(_TABLES), None, None, None)
+
+
+_shift_add.register_autograd(_backward, setup_context=_setup_context)
+_shift_add_grad.register_autograd(_backward_of_grad,
+                                  setup_context=_setup_context)
 
 
 def shift_add_taichi(y: Tensor, spec: ShiftSpec,
@@ -92,7 +119,8 @@ def shift_add_taichi(y: Tensor, spec: ShiftSpec,
     Args, returns: as :func:`shiftwise_mm.ops.reference.shift_add_reference`.
     """
     # Distinct names only: a kernel writes each output once.
-    distinct = tuple(dict.fromkeys(outputs))
-    results = dict(zip(distinct, _ShiftAdd.apply(y, spec, distinct),
-                       strict=True))
-    return tuple(results[name] for name in outputs)
+    distinct = ''.join(dict.fromkeys(outputs))
+    tables = _tables(spec, y.device)
+    results = _shift_add(y, [tables[name] for name in _TABLES], distinct,
+                         spec.num_taps, spec.small_kernel)
+    return tuple(results[distinct.index(name)] for name in outputs)

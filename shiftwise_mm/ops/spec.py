@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch._guards import active_fake_mode
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.utils._pytree import tree_map
 
 __all__ = ['ShiftSpec']
 
@@ -236,13 +239,21 @@ class ShiftSpec:
             -1, perm, self.position_offsets().expand_as(perm))
 
     def cached(self, key, make):
-        """``make()``, kept under the hashable ``key`` as long as the spec."""
+        """``make()``, kept under the hashable ``key`` as long as the spec.
+
+        What is kept has values: where tensors are fake, it is given as one.
+        """
+        if torch.compiler.is_dynamo_compiling():
+            return make()
         if key not in self._cache:
             # Else what a first call in inference mode leaves here could
             # never be trained through.
-            with torch.inference_mode(False):
+            with unset_fake_temporarily(), torch.inference_mode(False):
                 self._cache[key] = make()
-        return self._cache[key]
+        fake = active_fake_mode()
+        if fake is None:
+            return self._cache[key]
+        return tree_map(fake.from_tensor, self._cache[key])
 
     def __eq__(self, other) -> bool:
         if not isinstance(other, ShiftSpec):

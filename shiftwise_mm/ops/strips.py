@@ -14,10 +14,10 @@ from torch import Tensor
 
 from .spec import ShiftSpec
 
-__all__ = ['strip_weights', 'strip_conv', 'strip_pair_conv']
+__all__ = ['placement', 'strip_weights', 'strip_conv', 'strip_pair_conv']
 
 
-def _placement(spec: ShiftSpec, name: str, like: Tensor) -> Tensor:
+def placement(spec: ShiftSpec, name: str, like: Tensor) -> Tensor:
     """How often tap ``j`` lies at position ``i``: ``(C, positions, k)``.
 
     A matrix product with it builds the strip, and its transpose the gradient:
@@ -29,7 +29,8 @@ def _placement(spec: ShiftSpec, name: str, like: Tensor) -> Tensor:
             positions = spec.identity_tap.unsqueeze(-1)  # (R, C, 1)
         else:
             positions = spec.perm_h if name == 'h' else spec.perm_v
-        count = F.one_hot(positions, spec.num_taps).sum(0)  # (C, pos, k)
+        taps = torch.arange(spec.num_taps, device='cpu')
+        count = (positions.unsqueeze(-1) == taps).sum(0)  # (C, pos, k)
         return count.to(like.device, like.dtype)
 
     return spec.cached(('strip', name, like.device, like.dtype), make)
@@ -48,7 +49,7 @@ def strip_weights(weight: Tensor, spec: ShiftSpec, name: str) -> Tensor:
         ``'v'``, ``(C, 1, N, N)`` for ``'i'``.
     """
     c, k, n = spec.channels, spec.num_taps, spec.small_kernel
-    placed = torch.bmm(_placement(spec, name, weight),
+    placed = torch.bmm(placement(spec, name, weight),
                        weight.reshape(c, k, n * n))
     placed = placed.view(c, -1, n, n)  # (C, position, row, column)
     if name == 'h':

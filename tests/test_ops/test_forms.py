@@ -21,9 +21,14 @@ WEIGHT = torch.zeros(10, 1, 3, 3)
 
 def test_listing_holds_every_name_and_reason():
     assert available_backends(Y) == dict(taichi=None, reference=None)
-    assert available_forms(X) == dict(strip=None, shift=None)
+    assert available_forms(X, SPEC) == dict(fused=None, strip=None,
+                                            shift=None)
     for reasons in (available_backends(Y.int()), available_forms(X.int())):
         assert all('int32' in reason for reason in reasons.values())
+    assert 'float64' in available_forms(X.double())['fused']
+    wide = ShiftSpec.from_seed(channels=2, large_kernel=13, small_kernel=7)
+    assert '3 and 5, not 7' in available_forms(X, wide)['fused']
+    assert available_forms(X)['fused'] is None
     listed = available_backends(Y.bfloat16())
     assert 'bfloat16' in listed['taichi']
     assert 'float16' in listed['taichi'] and listed['reference'] is None
@@ -66,6 +71,10 @@ def test_too_many_elements_are_refused():
     # Nothing is allocated: one element, seen many times.
     y = torch.zeros(1).expand(2**31).view(1, 2**16, 1, 2**15)
     assert '32 bits' in available_backends(y)['taichi']
+    assert '32 bits' in available_forms(y)['fused']
+    many = torch.zeros(1).expand(2**24).view(2**23, 2, 1, 1)  # of planes
+    assert available_forms(many)['fused'] is None
+    assert '32 bits' in available_forms(many, SPEC)['fused']
 
 
 @pytest.mark.parametrize('change, error, words', [
@@ -191,3 +200,39 @@ def test_the_kernels_take_a_read_only_home(tmp_path):
         print('done')
     ''', XDG_CACHE_HOME=str(blocker), TMPDIR=str(tmp_path))
     assert lines == ['done']
+
+
+def test_auto_takes_the_fused_form_where_it_pays(monkeypatch):
+    """By shape: large planes, and smaller ones where gradients are needed."""
+    from shiftwise_mm.ops import forms
+    taken = []
+    monkeypatch.setattr(forms, '_FORMS', tuple(
+        (name, reason, worth,
+         lambda *args, name=name: taken.append(name) or [])
+        for name, reason, worth, _ in forms._FORMS))
+    weight = WEIGHT.repeat(32, 1, 1, 1)
+    spec = ShiftSpec.from_seed(channels=64, large_kernel=13, small_kernel=3)
+    for shape, grad, expected in (
+        ((4, 64, 56, 56), False, 'fused'), ((4, 64, 28, 28), False, 'strip'),
+        ((4, 64, 28, 28), True, 'fused'), ((4, 64, 14, 14), True, 'strip'),
+        ((1, 64, 28, 28), True, 'strip')):
+        shiftwise_conv(torch.zeros(shape, requires_grad=grad), weight, spec)
+        assert taken.pop() == expected, shape
+    with torch.no_grad():
+        shiftwise_conv(torch.zeros(4, 64, 28, 28, requires_grad=True), weight,
+                       spec)
+    assert taken.pop() == 'strip'
+
+
+def test_the_fused_form_needs_vectors_of_the_users_taichi():
+    lines = run_python('''
+        import taichi as ti, torch
+        ti.init(arch=ti.cpu, log_level=ti.ERROR)
+        from shiftwise_mm.ops import ShiftSpec, available_forms, shiftwise_conv
+        x = torch.zeros(1, 1, 8, 8)
+        print(available_forms(x)['fused'])
+        ti.init(arch=ti.cpu, log_level=ti.ERROR, real_matrix_scalarize=False)
+        print(available_forms(x)['fused'])
+    ''', ENABLE_TAICHI_HEADER_PRINT='0', TI_SKIP_VERSION_CHECK='ON')
+    first, second = (line for line in lines if not line.startswith('[Tai'))
+    assert 'real_matrix_scalarize=False' in first and second == 'None'

@@ -6,9 +6,15 @@ import torch
 from helpers import assert_near
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shiftwise_mm.kernels import fused_launch
 from shiftwise_mm.kernels import shift_add as kernels
 
-from shiftwise_mm.ops import ShiftSpec, shift_add, shiftwise_conv
+from shiftwise_mm.ops import (
+    ShiftSpec,
+    available_forms,
+    shift_add,
+    shiftwise_conv,
+)
 
 # (B, C, H, W, M, N, R): odd and non-square sizes, sizes below the shift, one
 # image, one channel, every N and R.
@@ -95,7 +101,30 @@ def cotangents_like(results):
     ]
 
 
-case_ids = ['B{}C{}-{}x{}-M{}N{}R{}'.format(*case) for case in CASES]
+def case_id(case):
+    return 'B{}C{}-{}x{}-M{}N{}R{}'.format(*case)
+
+
+def forms_for(x, spec):
+    """Every form that can run; the fused one where it should."""
+    forms = [name for name, why in available_forms(x, spec).items()
+             if why is None]
+    assert ('fused' in forms) == (x.dtype != torch.float64
+                                  and spec.small_kernel in (3, 5))
+    return forms
+
+
+case_ids = [case_id(case) for case in CASES]
+# Rows of tiles that fill, share and overflow the vectors of the fused form.
+LANE_CASES = [
+    (4, 2, 56, 56, 51, 3, 4),
+    (6, 2, 28, 28, 49, 3, 1),
+    (5, 1, 14, 14, 47, 5, 2),
+    (1, 2, 33, 130, 51, 3, 1),
+    (2, 1, 131, 20, 51, 5, 1),
+    (3, 1, 65, 63, 13, 3, 2),
+    (2, 3, 1, 90, 9, 5, 1),
+]
 
 
 @pytest.mark.parametrize('case', CASES, ids=case_ids)
@@ -164,15 +193,16 @@ def test_one_output_alone_may_carry_the_gradient():
             gradients([expected], [seed], [y])[0])
 
 
-@pytest.mark.parametrize('case', CASES, ids=case_ids)
-def test_strip_equals_shift(case, poison):
+@pytest.mark.parametrize('case', [*CASES, *LANE_CASES],
+                         ids=[case_id(c) for c in (*CASES, *LANE_CASES)])
+def test_every_form_equals_shift_in_double(case, poison):
     spec = make_spec(case)
     inputs = [t.requires_grad_() for t in make_x_weight(case)]
     exact = [t.detach().double().requires_grad_() for t in inputs]
     expected = shiftwise_conv(*exact, spec, form='shift')
     seeds = cotangents_like(expected)
     wanted = gradients(expected, seeds, exact)
-    for form in ('strip', 'shift'):
+    for form in forms_for(inputs[0], spec):
         ours = shiftwise_conv(*inputs, spec, form=form)
         for a, b in zip(ours, expected, strict=True):
             assert_near(a, b)
@@ -180,6 +210,24 @@ def test_strip_equals_shift(case, poison):
                 gradients(ours, [s.float() for s in seeds], inputs), wanted,
                 strict=True):
             assert_near(a, b)
+
+
+@pytest.mark.parametrize('case', [LANE_CASES[i] for i in (0, 2, 4)],
+                         ids=case_id)
+def test_the_fused_form_with_vectors_of_the_other_width(
+        case, monkeypatch, poison):
+    other = 24 - fused_launch._lanes()  # 8 or 16
+    monkeypatch.setattr(fused_launch, '_lanes', lambda: other)
+    spec = make_spec(case)
+    inputs = [t.requires_grad_() for t in make_x_weight(case)]
+    exact = [t.detach().double().requires_grad_() for t in inputs]
+    ours = shiftwise_conv(*inputs, spec, form='fused')
+    expected = shiftwise_conv(*exact, spec, form='strip')
+    seeds = cotangents_like(expected)
+    for a, b in zip(
+        (*ours, *gradients(ours, [s.float() for s in seeds], inputs)),
+        (*expected, *gradients(expected, seeds, exact)), strict=True):
+        assert_near(a, b)
 
 
 @pytest.mark.parametrize('large, small', [(51, 3), (47, 3), (13, 3), (51, 5)])
@@ -195,7 +243,7 @@ def test_weight_gradients_at_sizes_that_onednn_gets_wrong(
     expected = shiftwise_conv(*exact, spec, form='shift')
     seeds = cotangents_like(expected)
     wanted = gradients(expected, seeds, exact)
-    for form in ('strip', 'shift'):
+    for form in forms_for(inputs[0], spec):
         ours = shiftwise_conv(*inputs, spec, form=form)
         for a, b in zip(
                 gradients(ours, [s.float() for s in seeds], inputs), wanted,
@@ -203,7 +251,7 @@ def test_weight_gradients_at_sizes_that_onednn_gets_wrong(
             assert_near(a, b)
 
 
-@pytest.mark.parametrize('form', ['strip', 'shift'])
+@pytest.mark.parametrize('form', ['fused', 'strip', 'shift'])
 @pytest.mark.parametrize('dtype, tolerance', [(torch.float16, 5e-3),
                                               (torch.bfloat16, 4e-2)], ids=str)
 def test_half_precision_forms(form, dtype, tolerance):
@@ -224,7 +272,7 @@ def test_half_precision_forms(form, dtype, tolerance):
         assert_near(a, b, tolerance)
 
 
-@pytest.mark.parametrize('form', ['strip', 'shift'])
+@pytest.mark.parametrize('form', ['fused', 'strip', 'shift'])
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
 def test_autocast(form, dtype):
     case = (2, 3, 11, 17, 13, 3, 2)
@@ -285,6 +333,7 @@ def test_layouts(layout, poison):
     for run, tensor in (
         (lambda t: shift_add(t, spec, backend='taichi'), y),
         (lambda t: shift_add(t, spec, backend='reference'), y),
+        (lambda t: shiftwise_conv(t, weight, spec, form='fused'), x),
         (lambda t: shiftwise_conv(t, weight, spec, form='strip'), x),
         (lambda t: shiftwise_conv(t, weight, spec, form='shift'), x)):
         plain = tensor.detach().clone(
@@ -321,7 +370,7 @@ def test_gradcheck_of_shiftwise_conv(form):
         lambda x, weight: shiftwise_conv(x, weight, spec, form=form), inputs)
 
 
-@pytest.mark.parametrize('form', ['strip', 'shift'])
+@pytest.mark.parametrize('form', ['fused', 'strip', 'shift'])
 def test_bit_identical_over_runs(form):
     case = (2, 4, 21, 30, 51, 3, 4)
     spec = make_spec(case)
@@ -337,7 +386,7 @@ def test_bit_identical_over_runs(form):
             assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize('form', ['strip', 'shift'])
+@pytest.mark.parametrize('form', ['fused', 'strip', 'shift'])
 def test_training_after_inference_mode(form):
     case = CASES[0]
     spec = make_spec(case)
@@ -357,6 +406,15 @@ def test_an_empty_batch_stays_empty():
         assert [r.shape for r in results] == [(0, 3, 11, 17)] * 3
         sum(r.sum() for r in results).backward()
         assert y.grad.shape == y.shape
+    x, weight = make_x_weight(CASES[0])
+    x, weight = x[:0].requires_grad_(), weight.requires_grad_()
+    for form in ('fused', 'strip', 'shift'):
+        results = shiftwise_conv(x, weight, spec, form=form)
+        assert [r.shape for r in results] == [(0, 3, 11, 17)] * 3
+        weight.grad = None
+        sum(r.sum() for r in results).backward()
+        assert x.grad.shape == x.shape
+        assert not weight.grad.any()
 
 
 sizes = dict(b=st.integers(1, 2), c=st.integers(1, 5), h=st.integers(1, 23),

@@ -1,0 +1,236 @@
+"""Launches of the fused kernel: layout of the lanes, scratch, weights."""
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import fused, runtime
+from .cook_toom import matrices
+from .lanes import ROWS, TILE
+
+__all__ = ['TAPS', 'MAX_ELEMENTS', 'Taps', 'forward', 'backward']
+
+TAPS = (3, 5)  # small kernels that the kernel is made for
+MAX_ELEMENTS = 2**31 - 1  # Taichi indexes with 32 bits
+_TASKS = 4  # a thread: evens out what other programs take
+
+
+class Taps(NamedTuple):
+    """The taps that there are: for each list and channel, by falling offset.
+
+    Attributes:
+        entry (Tensor): int64 ``(entries,)``, index of the kernel in the
+            weight's first two dimensions.
+        flipped (Tensor): The same with the taps of each channel reversed.
+        offset (Tensor): int32 ``(entries,)``, where each reads.
+        offset_flipped (Tensor): The same for the flipped taps.
+        start (Tensor): int32 ``(3 * C + 1,)``, the first entry of each
+            channel in the lists ``v, i, h``.
+    """
+    entry: Tensor
+    flipped: Tensor
+    offset: Tensor
+    offset_flipped: Tensor
+    start: Tensor
+
+
+class _Layout(NamedTuple):
+    """Which tile a lane holds."""
+    images: int
+    groups: tuple[int, int]
+    mask: Tensor
+
+
+def _lanes() -> int:
+    capability = torch.backends.cpu.get_cpu_capability()
+    return 16 if capability == 'AVX512' else 8
+
+
+def _aligned(count: int, dtype: torch.dtype) -> Tensor:
+    """A vector that starts at a multiple of 512 bytes."""
+    store = torch.empty(count + 128, dtype=dtype, device='cpu')
+    first = -store.data_ptr() // store.element_size() % 128
+    return store[first:first + count]
+
+
+@lru_cache(maxsize=256)
+def _layout(B: int, H: int, W: int, lanes: int,
+            unit: int) -> _Layout:
+    """Tables of one shape; ``unit`` divides ``W``.
+
+    The tiles of a row follow each other in the lanes, and images with few
+    tiles share a vector. A row that is longer takes several vectors; they
+    overlap by a unit on both sides, whose results are dropped.
+    """
+    with torch.inference_mode(False), torch.device('cpu'):
+        longest = max(W, H + 3) // 4
+        images = max(p for p in range(1, B + 1)
+                     if B % p == 0 and (p == 1 or p * longest <= lanes))
+        parts = []
+        for tiles, down in ((W // 4, True), ((H + 3) // 4, False)):
+            if images * tiles <= lanes:
+                skip, groups = 0, 1
+            else:
+                skip = unit // 4 if down else 1
+                groups = -(-tiles // (lanes - 2 * skip))
+            lane = torch.arange(lanes)
+            number = (torch.arange(groups)[:, None] *
+                      (lanes - 2 * skip) - skip + lane)  # (groups, lanes)
+            there = (number >= 0) & (number < images * tiles)
+            number = torch.where(there, number, 0)
+            tile = number % tiles
+            inside = there[:, None].expand(-1, 4, -1)
+            if not down:
+                row = tile[:, None] * 4 + torch.arange(4)[:, None]
+                inside = inside & (row < H)
+            inner = inside & ((lane >= skip) & (lane < lanes - skip))
+            mask = torch.cat([
+                inside, (there & (tile > 0))[:, None],
+                (there & (tile < tiles - 1))[:, None], inner
+            ], 1)
+            parts.append(mask)
+        mask = torch.cat(parts).int()
+        aligned = _aligned(mask.numel(), torch.int32).copy_(mask.view(-1))
+        return _Layout(images, tuple(map(len, parts)),
+                       aligned.view(-1, lanes))
+
+
+def _units(tensor: Tensor, width: int, unit: int) -> Tensor:
+    """The tensor ``unit`` floats at a time, copied if it must be."""
+    if tensor.shape[-1] != width:
+        tensor = torch.constant_pad_nd(tensor,
+                                       (0, width - tensor.shape[-1]))
+    tensor = tensor.contiguous()
+    if tensor.data_ptr() % (4 * unit):
+        tensor = tensor.clone()
+    return tensor.view(-1, unit)
+
+
+@cache
+def _matrix(taps: int) -> Tensor:
+    """``G``, ``(a, N)``."""
+    with torch.inference_mode(False):
+        return torch.tensor(matrices(TILE, taps)[1], device='cpu')
+
+
+def _products(weight: Tensor) -> Tensor:
+    """``G w`` of each row of kernels ``(entries, N, N)``, flat."""
+    n = weight.shape[-1]
+    return torch.mm(weight.reshape(-1, n), _matrix(n).t()).view(-1)
+
+
+def _wanted(outputs: str) -> int:
+    """One bit for each list."""
+    return sum(1 << fused.LISTS.index(name) for name in outputs)
+
+
+_scratch: dict[str, Tensor] = {}
+
+
+def _arguments(shape: torch.Size, taps: int, planes: int) -> tuple:
+    """Lanes, unit, width, layout's and scratch's arguments, and the sizes."""
+    B, C, H, W = shape
+    lanes = _lanes()
+    width = -(-W // 4) * 4
+    unit = 4 if width % 8 else 8
+    layout = _layout(B, H, width, lanes, unit)
+    tasks = _TASKS * torch.get_num_threads()
+    length = -(-max(H, width) // ROWS) * ROWS
+    size = TILE + taps - 1
+    height = length + 2 * (ROWS + taps - 2)
+    share = 4 * length + unit * size + planes * size * height
+    share = -(-share // 8) * 8  # rows of many lanes begin at whole ones
+    count = tasks * share * lanes
+    scratch = _scratch.get('all')
+    if scratch is None or scratch.numel() < count:
+        # Kept: fresh memory would cost as much as a small convolution.
+        with torch.inference_mode(False):
+            scratch = _scratch['all'] = _aligned(count, torch.float32)
+    scratch = scratch[:count]
+    tables = (layout.mask, scratch.view(-1, lanes), scratch.view(-1, unit),
+              scratch.view(-1, 4 * lanes),
+              scratch.view(-1, unit * lanes))
+    sizes = (share, tasks, B // layout.images * C, layout.images,
+             *layout.groups, C, H, width // unit)
+    return lanes, unit, width, tables, sizes
+
+
+def forward(x: Tensor, weight: Tensor, taps: Taps,
+            outputs: str) -> list[Tensor]:
+    """The outputs of all lists.
+
+    Args:
+        x (Tensor): f32 ``(B, C, H, W)`` on the CPU, without grad.
+        weight (Tensor): f32 kernels, the last two dimensions ``N x N``, the
+            first of them along the shift.
+        taps (Taps): The lists.
+        outputs (str): Those of ``'vih'`` that are wanted, in this order.
+
+    Returns:
+        list[Tensor]: One ``(B, C, H, W)`` for each.
+    """
+    B, C, H, W = x.shape
+    n = weight.shape[-1]
+    if not B:
+        return [x.new_empty(x.shape) for _ in outputs]
+    with runtime.launching(x.device):
+        lanes, unit, width, tables, sizes = _arguments(x.shape, n, 2)
+        out = [x.new_empty(B, C, H, width) for _ in outputs]
+        source = _units(x, width, unit)
+        given = {
+            name: o.view(-1, unit)
+            for name, o in zip(outputs, out, strict=True)
+        }
+        kernels = weight.view(-1, n, n).index_select(0, taps.entry)
+        fused.forward_kernel(n, lanes, unit)(
+            source, *(given.get(name, source) for name in fused.LISTS),
+            _products(kernels), taps.offset, taps.start, *tables, *sizes,
+            _wanted(outputs))
+    return [o if W == width else o[..., :W].contiguous() for o in out]
+
+
+def backward(grads: list[Tensor], x: Tensor, weight: Tensor, taps: Taps,
+             outputs: str, need_x: bool,
+             need_weight: bool) -> tuple[Tensor, Tensor]:
+    """The gradients of :func:`forward`; an empty tensor where not needed.
+
+    Args:
+        grads (list[Tensor]): f32 ``(B, C, H, W)``, one an output.
+        x, weight, taps, outputs: As for :func:`forward`.
+        need_x, need_weight (bool): What to compute.
+    """
+    B, C, H, W = x.shape
+    n = weight.shape[-1]
+    if not B:
+        return (x.new_empty(x.shape if need_x else 0),
+                torch.zeros_like(weight) if need_weight else x.new_empty(0))
+    with runtime.launching(x.device):
+        lanes, unit, width, tables, sizes = _arguments(x.shape, n, 4)
+        grad_x = x.new_empty((B, C, H, width) if need_x else 0)
+        sums = x.new_empty(
+            (sizes[2] // C, taps.entry.numel() * n, TILE + n -
+             1) if need_weight else 0)
+        given = {
+            name: _units(g, width, unit)
+            for name, g in zip(outputs, grads, strict=True)
+        }
+        spare = given[outputs[0]]
+        kernels = weight.view(-1, n, n).index_select(0, taps.flipped)
+        fused.backward_kernel(n, lanes, unit)(
+            _units(x, width, unit) if need_weight else spare,
+            *(given.get(name, spare) for name in fused.LISTS),
+            grad_x.view(-1, unit) if need_x else spare,
+            _products(kernels.flip(1, 2)), taps.offset_flipped, taps.offset,
+            taps.start, sums.view(-1), *tables, *sizes, _wanted(outputs),
+            int(need_x), int(need_weight))
+    if need_x and W != width:
+        grad_x = grad_x[..., :W].contiguous()
+    if not need_weight:
+        return grad_x, sums
+    grad = torch.zeros_like(weight)
+    grad.view(-1, n, n)[taps.entry] = torch.mm(sums.sum(0),
+                                               _matrix(n)).view(-1, n, n)
+    return grad_x, grad

@@ -1,0 +1,239 @@
+"""Arithmetic of the fused kernel, made for one small kernel and width."""
+# No `from __future__ import annotations`: Taichi reads the annotations.
+from functools import cache
+from types import SimpleNamespace
+
+from .lanes import ROWS, TILE, layout, movers
+
+__all__ = ['transforms', 'sums']
+
+
+@cache
+def transforms(taps: int, lanes: int, unit: int) -> SimpleNamespace:
+    """Device functions between rows of tiles and planes of products."""
+    import taichi as ti
+    types = layout(taps, lanes, unit)
+    size, halo, pad, vec = types.size, types.halo, types.pad, types.vec
+    A, _, B = types.matrices
+    moves = movers(taps, lanes, unit)
+    pack, unpack = moves.pack, moves.unpack
+
+    @ti.func
+    def add_halo(scratch: ti.template(), row, left, right):
+        """The neighbours of each tile, zero outside the image."""
+        for j in ti.static(range(halo)):
+            v = scratch[row + TILE + j]
+            v = vec([0.0] + [v[lane] for lane in ti.static(range(lanes - 1))])
+            scratch[row + j] = ti.select(left, v, 0.0)
+            v = scratch[row + halo + j]
+            v = vec([v[lane + 1] for lane in ti.static(range(lanes - 1))]
+                    + [0.0])
+            scratch[row + halo + TILE + j] = ti.select(right, v, 0.0)
+
+    @ti.func
+    def to_products(scratch: ti.template(), row, plane, height, at):
+        """``B x`` of one row of tiles into row ``at`` of a plane."""
+        for q in ti.static(range(size)):
+            u = vec(0.0)
+            for j in ti.static(range(size)):
+                if ti.static(B[q][j] != 0):
+                    u += B[q][j] * scratch[row + j]
+            scratch[plane + q * height + at] = u
+
+    @ti.func
+    def clear_borders(scratch: ti.template(), plane, height, length):
+        """Zeros before and after the rows of a plane."""
+        for q in range(size):
+            for r in range(pad):
+                scratch[plane + q * height + r] = vec(0.0)
+            for r in range(pad + length, height):
+                scratch[plane + q * height + r] = vec(0.0)
+
+    @ti.func
+    def to_plane(rows_v: ti.template(), rows_h: ti.template(), stage, d,
+                 blocks, mask: ti.template(), group, scratch: ti.template(),
+                 rows, plane, height, length):
+        """What was fetched, as a plane of products' inputs ``B x``."""
+        left = mask[group * 10 + 4]
+        right = mask[group * 10 + 5]
+        for block in range(blocks):
+            unpack(rows_v, rows_h, stage, d, block, mask, group, 0, scratch,
+                   rows)
+            for i in range(unit):
+                add_halo(scratch, rows + i * size, left, right)
+                to_products(scratch, rows + i * size, plane, height,
+                            pad + block * unit + i)
+        clear_borders(scratch, plane, height, length)
+
+    @ti.func
+    def to_spread(rows_v: ti.template(), rows_h: ti.template(), stage, d,
+                  blocks, mask: ti.template(), group, scratch: ti.template(),
+                  rows, plane, height, length):
+        """What was fetched, as a plane of ``A^T g``."""
+        for block in range(blocks):
+            unpack(rows_v, rows_h, stage, d, block, mask, group, 6, scratch,
+                   rows)
+            for i in range(unit):
+                row = rows + i * size + halo
+                for q in ti.static(range(size)):
+                    u = vec(0.0)
+                    for j in ti.static(range(TILE)):
+                        if ti.static(A[j][q] != 0):
+                            u += A[j][q] * scratch[row + j]
+                    scratch[plane + q * height + block * unit + i] = u
+        for q in range(size):
+            for r in range(length, height):
+                scratch[plane + q * height + r] = vec(0.0)
+
+    @ti.func
+    def inverse(scratch: ti.template(), result, height, at, row):
+        """``A m`` of one row of tiles: ``TILE`` vectors."""
+        m0 = scratch[result + at]
+        m1 = scratch[result + height + at]
+        m2 = scratch[result + 2 * height + at]
+        m3 = scratch[result + 3 * height + at]
+        m4 = scratch[result + 4 * height + at]
+        m5 = scratch[result + 5 * height + at]
+        m6, m7 = vec(0.0), vec(0.0)
+        if ti.static(size == 8):
+            m6 = scratch[result + 6 * height + at]
+            m7 = scratch[result + 7 * height + at]
+        for j in ti.static(range(TILE)):
+            v = vec(0.0)
+            if ti.static(A[j][0] != 0):
+                v += A[j][0] * m0
+            if ti.static(A[j][1] != 0):
+                v += A[j][1] * m1
+            if ti.static(A[j][2] != 0):
+                v += A[j][2] * m2
+            if ti.static(A[j][3] != 0):
+                v += A[j][3] * m3
+            if ti.static(A[j][4] != 0):
+                v += A[j][4] * m4
+            if ti.static(A[j][5] != 0):
+                v += A[j][5] * m5
+            if ti.static(size == 8 and A[j][size - 2] != 0):
+                v += A[j][size - 2] * m6
+            if ti.static(size == 8 and A[j][size - 1] != 0):
+                v += A[j][size - 1] * m7
+            scratch[row + j] = v
+
+    @ti.func
+    def from_plane(scratch: ti.template(), result, height, d, blocks, rows,
+                   rows_v: ti.template(), rows_h: ti.template(), stage):
+        """``A m`` of a plane of sums, ready to be delivered."""
+        for block in range(blocks):
+            for i in range(unit):
+                inverse(scratch, result, height, block * unit + i,
+                        rows + i * 4)
+            pack(scratch, rows, d, block, rows_v, rows_h, stage)
+
+    return SimpleNamespace(to_plane=to_plane, to_spread=to_spread,
+                           from_plane=from_plane)
+
+
+@cache
+def sums(taps: int, lanes: int, unit: int) -> SimpleNamespace:
+    """Device functions that walk the taps."""
+    import taichi as ti
+    types = layout(taps, lanes, unit)
+    size, pad, vec = types.size, types.pad, types.vec
+    oct_ = ti.types.vector(8, ti.f32)
+    quad = ti.types.vector(4, ti.f32)
+
+    @ti.func
+    def convolve(weight: ti.template(), offset: ti.template(), first, last,
+                 scratch: ti.template(), plane, height, length, result,
+                 result_height):
+        """Sums of the taps ``first..last-1``, sorted by falling offset."""
+        for q in range(size):
+            begin = first
+            end = first
+            for block in range(result_height // ROWS):
+                top = block * ROWS
+                # Taps that touch no row of the block cost nothing.
+                while begin < last and top + offset[begin] >= length:
+                    begin += 1
+                while end < last and top + offset[end] + pad >= 0:
+                    end += 1
+                a0, a1, a2, a3 = vec(0.0), vec(0.0), vec(0.0), vec(0.0)
+                a4, a5, a6, a7 = vec(0.0), vec(0.0), vec(0.0), vec(0.0)
+                base = plane + q * height + pad + top
+                for t in range(begin, end):
+                    at = base + offset[t]
+                    w = t * taps * size + q
+                    for s in ti.static(range(ROWS + taps - 1)):
+                        u = scratch[at + s]
+                        if ti.static(0 <= s < taps):
+                            a0 += weight[w + s * size] * u
+                        if ti.static(0 <= s - 1 < taps):
+                            a1 += weight[w + (s - 1) * size] * u
+                        if ti.static(0 <= s - 2 < taps):
+                            a2 += weight[w + (s - 2) * size] * u
+                        if ti.static(0 <= s - 3 < taps):
+                            a3 += weight[w + (s - 3) * size] * u
+                        if ti.static(0 <= s - 4 < taps):
+                            a4 += weight[w + (s - 4) * size] * u
+                        if ti.static(0 <= s - 5 < taps):
+                            a5 += weight[w + (s - 5) * size] * u
+                        if ti.static(0 <= s - 6 < taps):
+                            a6 += weight[w + (s - 6) * size] * u
+                        if ti.static(0 <= s - 7 < taps):
+                            a7 += weight[w + (s - 7) * size] * u
+                out = result + q * result_height + top
+                scratch[out] = a0
+                scratch[out + 1] = a1
+                scratch[out + 2] = a2
+                scratch[out + 3] = a3
+                scratch[out + 4] = a4
+                scratch[out + 5] = a5
+                scratch[out + 6] = a6
+                scratch[out + 7] = a7
+
+    @ti.func
+    def total(v):
+        """The sum of the lanes."""
+        v8 = oct_([v[i] for i in ti.static(range(8))])
+        if ti.static(lanes == 16):
+            v8 += oct_(
+                [v[8 + i] for i in ti.static(range(8))])
+        v4 = quad([v8[i] for i in ti.static(range(4))]) + quad(
+            [v8[4 + i] for i in ti.static(range(4))])
+        return (v4[0] + v4[2]) + (v4[1] + v4[3])
+
+    @ti.func
+    def correlate(offset: ti.template(), first, last, scratch: ti.template(),
+                  plane, height, length, spread_plane, spread_height,
+                  grads: ti.template(), to, add):
+        """Gradients of the products' weights of taps ``first..last-1``."""
+        for t in range(first, last):
+            shift = offset[t]
+            low = ti.max(0, 1 - taps - shift)
+            high = ti.min(length, length - shift)
+            for q in range(size):
+                d0, d1, d2 = vec(0.0), vec(0.0), vec(0.0)
+                d3, d4 = vec(0.0), vec(0.0)
+                u = plane + q * height + pad + shift
+                g = spread_plane + q * spread_height
+                for part in range((high - low + 3) // 4):
+                    r = low + part * 4
+                    for i in ti.static(range(4)):
+                        z = scratch[g + r + i]
+                        d0 += z * scratch[u + r + i]
+                        d1 += z * scratch[u + r + (i + 1)]
+                        d2 += z * scratch[u + r + (i + 2)]
+                        if ti.static(taps == 5):
+                            d3 += z * scratch[u + r + (i + 3)]
+                            d4 += z * scratch[u + r + (i + 4)]
+                at = to + t * taps * size + q
+                if not add:
+                    for a in ti.static(range(taps)):
+                        grads[at + a * size] = 0.0
+                grads[at] += total(d0)
+                grads[at + size] += total(d1)
+                grads[at + 2 * size] += total(d2)
+                if ti.static(taps == 5):
+                    grads[at + 3 * size] += total(d3)
+                    grads[at + 4 * size] += total(d4)
+
+    return SimpleNamespace(convolve=convolve, correlate=correlate)
