@@ -1,0 +1,111 @@
+"""What the machine can do at most, and what did the measuring."""
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from .timing import Budget, measure
+
+__all__ = ['Peaks', 'measure_peaks', 'provenance', 'read_device']
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Best measured rates, in 1/s.
+
+    Attributes:
+        macs (float): Multiply-adds of a large float32 matrix product.
+        bytes (float): Bytes read and written by a stream (the better of copy
+            and triad).
+    """
+
+    macs: float
+    bytes: float
+
+    def percent(self, seconds: float, macs: float,
+                num_bytes: float) -> tuple[float, float]:
+        """Percent of both peaks that a piece of work reached."""
+        return (100 * macs / seconds / self.macs,
+                100 * num_bytes / seconds / self.bytes)
+
+
+def measure_peaks(device: torch.device, *, size: int = 2048,
+                  elements: int = 1 << 25, seconds: float = 2.) -> Peaks:
+    """Measures the peaks with torch's own routines.
+
+    * ``a @ b`` of ``size x size``: ``size ** 3`` multiply-adds.
+    * copy ``a[i] = b[i]``: ``8 * elements`` bytes; triad
+      ``a[i] = b[i] + s * c[i]``: ``12 * elements`` bytes.
+
+    The first quartile of the times counts: a peak is what is possible.
+    """
+    a, b, out = (torch.rand(size, size, device=device) for _ in range(3))
+    x, y, z = (torch.rand(elements, device=device) for _ in range(3))
+    calls: dict[str, Callable] = {
+        'product': partial(torch.mm, a, b, out=out),
+        'copy': partial(z.copy_, x),
+        'triad': partial(torch.add, x, y, alpha=3., out=z),
+    }
+    times = measure(calls, device, Budget(seconds))
+    return Peaks(size**3 / times['product'].low,
+                 max(8 * elements / times['copy'].low,
+                     12 * elements / times['triad'].low))
+
+
+def read_device(name: str) -> torch.device:
+    """The device called ``name``.
+
+    Raises:
+        ValueError: If there is no such device here, or its times cannot be
+            measured.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f'device must be cpu or cuda, got {name!r}') \
+            from error
+    if device.type not in ('cpu', 'cuda'):
+        raise ValueError(f'device must be cpu or cuda, got {name!r}')
+    if device.type == 'cuda' and (device.index or 0) >= \
+            torch.cuda.device_count():
+        raise ValueError(f'there is no device {name!r} here')
+    return device
+
+
+def _processor() -> str:
+    """The processor's name, as Linux has it."""
+    try:
+        for line in Path('/proc/cpuinfo').read_text().splitlines():
+            if line.startswith('model name'):
+                return line.partition(':')[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def provenance(device: torch.device) -> dict[str, object]:
+    """Versions, device and threads that figures belong to."""
+    found: dict[str, object] = {}
+    for name in ('shiftwise_mm', 'torch', 'taichi', 'mmcv', 'mmdet'):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return {
+        **found,
+        'python': platform.python_version(),
+        'device': torch.cuda.get_device_name(device)
+        if device.type == 'cuda' else _processor(),
+        'cores': os.cpu_count(),
+        'threads': torch.get_num_threads(),
+        'wait_policy': os.environ.get('OMP_WAIT_POLICY', 'default'),
+        'load': round(os.getloadavg()[0], 2)
+        if hasattr(os, 'getloadavg') else None,
+    }
