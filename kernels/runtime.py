@@ -105,6 +105,18 @@ def _cache_folder() -> str:
     return str(folder)
 
 
+def _threads() -> int:
+    """As many as torch's; where these fill all cores, four times as many.
+
+    torch's own threads spin for some milliseconds after each operator and
+    would take a core from as many of Taichi's; of more they take less.
+    """
+    threads = torch.get_num_threads()
+    cores = (len(os.sched_getaffinity(0))
+             if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1)
+    return threads if threads == 1 or threads < cores else 4 * threads
+
+
 def _close() -> None:
     """Ends our runtime before the interpreter tears its threads down."""
     if _owned_program is not None and _program() is _owned_program:
@@ -114,9 +126,9 @@ def _close() -> None:
 def ensure(device: torch.device) -> None:
     """Makes Taichi ready for tensors on ``device``.
 
-    The CPU runtime has as many threads as torch; it is made anew when
-    ``torch.set_num_threads`` has changed that (kernels come back from
-    Taichi's cache). A runtime of the user's is never touched.
+    The number of threads follows torch's; the CPU runtime is made anew when
+    ``torch.set_num_threads`` has changed it (kernels come back from Taichi's
+    cache). A runtime of the user's is never touched.
 
     Raises:
         RuntimeError: With :func:`reason` if Taichi cannot serve ``device``.
@@ -141,7 +153,7 @@ def ensure(device: torch.device) -> None:
                 arch=ti.cuda if device.type == 'cuda' else ti.cpu,
                 enable_fallback=False,
                 log_level=ti.ERROR,
-                cpu_max_num_threads=torch.get_num_threads(),
+                cpu_max_num_threads=_threads(),
                 real_matrix_scalarize=False,
                 offline_cache=True,
                 offline_cache_file_path=_cache_folder())

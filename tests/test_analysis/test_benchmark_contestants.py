@@ -51,7 +51,7 @@ def test_the_answer_is_the_operator(case):
 def test_all_agree(case):
     found = contestants.conv_contestants(case)
     names = [c.name for c in found]
-    forms = [name for name, why in available_forms(case.x).items()
+    forms = [name for name, why in available_forms(case.x, case.spec).items()
              if why is None]
     assert set(names) == {*NAMES, *(f'ours, {form}' for form in forms),
                           contestants.COMPILED, contestants.GROUPED}

@@ -112,7 +112,8 @@ def test_the_same_bits_with_any_number_of_threads():
             out = shiftwise_conv(x, w, spec, form='fused')
             grads = torch.autograd.grad(out, (x, w), out)
             from taichi.lang import impl
-            assert impl.current_cfg().cpu_max_num_threads == threads
+            assert impl.current_cfg().cpu_max_num_threads in (
+                threads, 4 * threads)
             print(hashlib.sha256(b''.join(
                 t.detach().numpy().tobytes()
                 for t in (*out, *grads))).hexdigest())

@@ -155,7 +155,10 @@ def test_taichi_is_initialised_lazily_and_silently():
         assert impl.get_runtime().prog is program
         torch.set_num_threads(2)
         shift_add(y, spec, backend='taichi')
-        assert impl.current_cfg().cpu_max_num_threads == 2
+        import os  # four times as many, where torch's fill all cores
+        cores = len(os.sched_getaffinity(0))
+        assert impl.current_cfg().cpu_max_num_threads == (
+            2 if cores > 2 else 8)
         assert len(threading.enumerate()) == 1, threading.enumerate()
         print('done')
     ''')

@@ -82,7 +82,7 @@ class Runner:
 
 def our_forms(case: Case) -> Iterator[Contestant]:
     """``auto`` and each form of the package's table that can run."""
-    reasons = available_forms(case.x)
+    reasons = available_forms(case.x, case.spec)
     names = ['auto', *(name for name, why in reasons.items() if why is None)]
     for name in names:
         yield Contestant(
