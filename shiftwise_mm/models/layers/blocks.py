@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .dilated_reparam import DilatedReparamConv2d
 from .fold import affine_of, fold_conv
+from .gelu_grn_linear import gelu_grn_linear
 from .norm import GRN, NCHWtoNHWC, NHWCtoNCHW, SEModule
 
 __all__ = ['ConvNeXtBlock', 'UniRepBlock']
@@ -112,10 +113,19 @@ class UniRepBlock(_Block):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.se(self.norm(self.mixer(x)))
-        y = self.pwconv2(self.act(self.pwconv1(y)))
+        y = self._feed_forward(self.pwconv1(y))
         if self.gamma is not None:
             y = y * self.gamma.view(-1, 1, 1)
         return x + self.drop_path(y)
+
+    def _feed_forward(self, y: Tensor) -> Tensor:
+        """``pwconv2(act(y))``; in training without keeping wide tensors."""
+        if self.deploy or torch.jit.is_tracing() or \
+                not (torch.is_grad_enabled() and y.requires_grad):
+            return self.pwconv2(self.act(y))
+        grn, linear = self.act[1], self.pwconv2[0]
+        y = gelu_grn_linear(y, grn.gamma, grn.beta, linear.weight, grn.eps)
+        return self.pwconv2[1:](y)
 
     @torch.no_grad()
     def switch_to_deploy(self) -> None:

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
-    'LayerNorm2d', 'GRN', 'SEModule', 'NCHWtoNHWC', 'NHWCtoNCHW'
+    'LayerNorm2d', 'GRN', 'SEModule', 'NCHWtoNHWC', 'NHWCtoNCHW',
+    'channel_norms'
 ]
 
 
@@ -30,6 +31,22 @@ class LayerNorm2d(nn.LayerNorm):
         x = F.layer_norm(x, self.normalized_shape, self.weight, self.bias,
                          self.eps)
         return x.permute(0, 3, 1, 2)
+
+
+def channel_norms(x: Tensor) -> Tensor:
+    """Euclidean norm of each channel of ``(B, H, W, C)``: ``(B, 1, 1, C)``.
+
+    In float32 for half precision, whose range squares leave.
+    """
+    low = x.dtype in (torch.float16, torch.bfloat16)
+    if low or x.device.type != 'cpu' or (torch.is_grad_enabled()
+                                         and x.requires_grad):
+        return torch.linalg.vector_norm(
+            x, dim=(1, 2), keepdim=True,
+            dtype=torch.float32 if low else None)
+    # torch's norm over any dimensions but the last is several times slower
+    # on CPUs; its gradient is not infinite at 0.
+    return x.square().sum((1, 2), keepdim=True).sqrt_()
 
 
 class GRN(nn.Module):
@@ -57,12 +74,13 @@ class GRN(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
+        norm = channel_norms(x)
         scale = norm / (norm.mean(-1, keepdim=True) + self.eps)
+        factor = (self.gamma * scale + 1).to(x.dtype)
         # One pass over x: it is the widest tensor of the block.
         if self.beta is None:
-            return x * (self.gamma * scale + 1)
-        return torch.addcmul(self.beta, x, self.gamma * scale + 1)
+            return x * factor
+        return torch.addcmul(self.beta.to(x.dtype), x, factor)
 
 
 class SEModule(nn.Module):
