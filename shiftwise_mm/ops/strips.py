@@ -58,14 +58,15 @@ def strip_weights(weight: Tensor, spec: ShiftSpec, name: str) -> Tensor:
         c, 1, -1, n)
 
 
-def _conv_along(x: Tensor, weight: Tensor, before: int, dim: int) -> Tensor:
+def _conv_along(x: Tensor, weight: Tensor, before: int, dim: int,
+                bias: Tensor | None = None) -> Tensor:
     """Depthwise convolution, the kernel's first place on ``dim`` at -before.
 
     One symmetric padding and then the part wanted: faster than padding first.
     """
     padding = [length // 2 for length in weight.shape[2:]]
     padding[dim - 2] = max(before, weight.shape[dim] - 1 - before)
-    out = F.conv2d(x, weight, padding=padding, groups=x.shape[1])
+    out = F.conv2d(x, weight, bias, padding=padding, groups=x.shape[1])
     return out.narrow(dim, padding[dim - 2] - before, x.shape[dim])
 
 
@@ -205,5 +206,11 @@ def strip_pair_conv(x: Tensor, strip_h: Tensor, strip_v: Tensor,
     Returns:
         Tensor: ``(B, C, H, W)``.
     """
-    out = strip_conv(x, strip_h, spec, 'h') + strip_conv(x, strip_v, spec, 'v')
-    return out + bias.view(-1, 1, 1)
+    if x.is_contiguous(memory_format=torch.channels_last) and \
+            not torch.is_grad_enabled():
+        # oneDNN takes wide kernels as well in this layout.
+        before = spec.large_kernel // 2
+        out = _conv_along(x, strip_v, before, 2, bias)
+        return out + _conv_along(x, strip_h, before, 3)
+    out = strip_conv(x, strip_v, spec, 'v') + bias.view(-1, 1, 1)
+    return out + strip_conv(x, strip_h, spec, 'h')

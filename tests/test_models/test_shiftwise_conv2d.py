@@ -164,3 +164,29 @@ def test_tables_can_be_sent_between_processes():
     for name, table in tables.items():
         assert fresh.get_buffer(name).dtype == table.dtype
         assert torch.equal(fresh.get_buffer(name), table)
+
+
+@pytest.mark.parametrize('ghost_ratio', [0, .3])
+@pytest.mark.parametrize('kernel_size, size', [(13, (7, 9)), (23, (30, 5)),
+                                               (51, (56, 41))])
+def test_the_deployed_layer_in_both_layouts(ghost_ratio, kernel_size, size):
+    torch.manual_seed(0)
+    layer = ShiftWiseConv2d(12, kernel_size=kernel_size, num_reps=2,
+                            ghost_ratio=ghost_ratio)
+    randomise_norms(layer)
+    layer.bias.data.normal_()
+    layer.eval()
+    x = torch.randn(3, 12, *size)
+    last = x.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        expected = layer(x)
+        layer.switch_to_deploy()
+        for given in (x, last, last[:, :, :, ::2]):
+            want = layer(given.contiguous())
+            assert_near(layer(given), want)
+        assert_near(layer(last), expected)
+        assert layer(last).is_contiguous(memory_format=torch.channels_last)
+    with_grad = layer(last.requires_grad_())  # which no part may drop
+    assert_near(with_grad, expected)
+    with_grad.sum().backward()
+    assert last.grad.abs().min() > 0

@@ -119,11 +119,14 @@ class UniRepBlock(_Block):
         return x + self.drop_path(y)
 
     def _feed_forward(self, y: Tensor) -> Tensor:
-        """``pwconv2(act(y))``; in training without keeping wide tensors."""
-        if self.deploy or torch.jit.is_tracing() or \
-                not (torch.is_grad_enabled() and y.requires_grad):
+        """``pwconv2(act(y))``, sparing wide tensors; ``y`` may be changed."""
+        if torch.jit.is_tracing() or torch.compiler.is_compiling():
             return self.pwconv2(self.act(y))
         grn, linear = self.act[1], self.pwconv2[0]
+        if not torch.is_grad_enabled():
+            return self.pwconv2(grn(torch.ops.aten.gelu_(y)))
+        if self.deploy or not y.requires_grad:
+            return self.pwconv2(self.act(y))
         y = gelu_grn_linear(y, grn.gamma, grn.beta, linear.weight, grn.eps)
         return self.pwconv2[1:](y)
 

@@ -199,7 +199,26 @@ class ShiftWiseConv2d(BaseModule):
         return shiftwise_conv(x, self.merged_weight(), self.spec,
                               form=self.form)
 
+    def _forward_channels_last(self, x: Tensor) -> Tensor:
+        """The deployed layer on a CPU: no tensor changes its layout."""
+        x = x.permute(0, 2, 3, 1)
+        ghosts = self.ghost_index.numel()
+        rep = x.index_select(3, self.rep_index) if ghosts else x
+        out = strip_pair_conv(rep.permute(0, 3, 1, 2), self.strip_h.weight,
+                              self.strip_v.weight, self.strip_h.bias,
+                              self.spec)
+        if ghosts:
+            ghost = torch.addcmul(self.ghost_bias,
+                                  x.index_select(3, self.ghost_index),
+                                  self.ghost_scale)
+            out = torch.cat([out, ghost.permute(0, 3, 1, 2)], dim=1)
+        return out
+
     def forward(self, x: Tensor) -> Tensor:
+        if self.deploy and x.device.type == 'cpu' and \
+                x.is_contiguous(memory_format=torch.channels_last) and \
+                not torch.is_grad_enabled() and not torch.jit.is_tracing():
+            return self._forward_channels_last(x)
         rep, ghost = x, None
         if self.ghost_index.numel():
             order = torch.cat([self.rep_index, self.ghost_index])
