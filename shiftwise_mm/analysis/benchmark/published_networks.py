@@ -15,6 +15,7 @@ from torch import Tensor
 from shiftwise_mm.models.layers.blocks import UniRepBlock
 from shiftwise_mm.models.layers.decomposed_conv2d import DecomposedConv2d
 from shiftwise_mm.models.layers.norm import LayerNorm2d
+from shiftwise_mm.models.layers.pointwise_linear import PointwiseLinear
 
 __all__ = ['compose_as_published']
 
@@ -47,14 +48,15 @@ class _UniRepBlock(nn.Module):
         gate = block.se.up(F.relu(block.se.down(gate)))
         y = y * torch.sigmoid(gate).view(-1, gate.shape[1], 1, 1)
         linear1, linear2 = block.pwconv1[1], block.pwconv2[0]
-        y = F.gelu(linear1(y.permute(0, 2, 3, 1)))
+        y = F.gelu(F.linear(y.permute(0, 2, 3, 1), linear1.weight,
+                            linear1.bias))
         grn = block.act[1]
         norm = torch.norm(y, p=2, dim=(1, 2), keepdim=True)
         norm = norm / (norm.mean(dim=-1, keepdim=True) + grn.eps)
         y = (grn.gamma * norm + 1) * y
         if grn.beta is not None:
             y = y + grn.beta
-        y = linear2(y).permute(0, 3, 1, 2)
+        y = F.linear(y, linear2.weight, linear2.bias).permute(0, 3, 1, 2)
         if len(block.pwconv2) > 2:
             y = block.pwconv2[2](y)
         if block.gamma is not None:
@@ -97,6 +99,10 @@ def compose_as_published(network: nn.Module) -> nn.Module:
                 setattr(module, name, _LayerNorm(child))
             elif isinstance(child, UniRepBlock):
                 setattr(module, name, _UniRepBlock(child))
+            elif isinstance(child, PointwiseLinear):
+                linear = nn.Linear(1, 1, device='meta')
+                linear.weight, linear.bias = child.weight, child.bias
+                setattr(module, name, linear)
             elif isinstance(child, DecomposedConv2d):
                 setattr(module, name, _Decomposed(child))
     return network

@@ -8,10 +8,13 @@ from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from shiftwise_mm.ops.linear import linear
+
 from .dilated_reparam import DilatedReparamConv2d
 from .fold import affine_of, fold_conv
 from .gelu_grn_linear import gelu_grn_linear
 from .norm import GRN, NCHWtoNHWC, NHWCtoNCHW, SEModule
+from .pointwise_linear import PointwiseLinear
 
 __all__ = ['ConvNeXtBlock', 'UniRepBlock']
 
@@ -104,30 +107,32 @@ class UniRepBlock(_Block):
                      build_norm_layer(norm_cfg, channels)[1])
         self.se = SEModule(channels, channels // 4)
         self.pwconv1 = nn.Sequential(NCHWtoNHWC(),
-                                     nn.Linear(channels, hidden))
+                                     PointwiseLinear(channels, hidden))
         self.act = nn.Sequential(nn.GELU(), GRN(hidden, bias=not deploy))
         self.pwconv2 = nn.Sequential(
-            nn.Linear(hidden, channels, bias=deploy), NHWCtoNCHW())
+            PointwiseLinear(hidden, channels, bias=deploy), NHWCtoNCHW())
         if not deploy:
             self.pwconv2.append(build_norm_layer(norm_cfg, channels)[1])
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.se(self.norm(self.mixer(x)))
-        y = self._feed_forward(self.pwconv1(y))
+        y = self._feed_forward(y)
         if self.gamma is not None:
             y = y * self.gamma.view(-1, 1, 1)
         return x + self.drop_path(y)
 
     def _feed_forward(self, y: Tensor) -> Tensor:
-        """``pwconv2(act(y))``, sparing wide tensors; ``y`` may be changed."""
-        if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        """``pwconv2(act(pwconv1(y)))`` with as few wide tensors as can be."""
+        first, grn, second = self.pwconv1[1], self.act[1], self.pwconv2[0]
+        plain = torch.jit.is_tracing() or torch.compiler.is_compiling()
+        if not plain and not torch.is_grad_enabled():
+            y = linear(self.pwconv1[0](y), first.weight, first.bias,
+                       gelu=True)
+            return self.pwconv2(grn(y))
+        y = self.pwconv1(y)
+        if plain or self.deploy or not y.requires_grad:
             return self.pwconv2(self.act(y))
-        grn, linear = self.act[1], self.pwconv2[0]
-        if not torch.is_grad_enabled():
-            return self.pwconv2(grn(torch.ops.aten.gelu_(y)))
-        if self.deploy or not y.requires_grad:
-            return self.pwconv2(self.act(y))
-        y = gelu_grn_linear(y, grn.gamma, grn.beta, linear.weight, grn.eps)
+        y = gelu_grn_linear(y, grn.gamma, grn.beta, second.weight, grn.eps)
         return self.pwconv2[1:](y)
 
     @torch.no_grad()
@@ -159,7 +164,7 @@ class UniRepBlock(_Block):
         if self.gamma is not None:
             weight = weight * self.gamma.double().view(-1, 1)
             bias = bias * self.gamma.double()
-        folded = nn.Linear(linear.in_features, linear.out_features,
+        folded = PointwiseLinear(linear.in_features, linear.out_features,
                            device=linear.weight.device,
                            dtype=linear.weight.dtype)
         folded.weight.copy_(weight)
@@ -210,9 +215,9 @@ class ConvNeXtBlock(_Block):
         if not isinstance(self.norm, nn.LayerNorm):
             raise ValueError('norm_cfg must be that of a layer norm (LN), got '
                              f'{norm_cfg!r}')
-        self.pwconv1 = nn.Linear(channels, 4 * channels)
+        self.pwconv1 = PointwiseLinear(channels, 4 * channels)
         self.act = nn.GELU()
-        self.pwconv2 = nn.Linear(4 * channels, channels)
+        self.pwconv2 = PointwiseLinear(4 * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.mixer(x).permute(0, 2, 3, 1))

@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from shiftwise_mm.ops.linear import linear, product
+
 from .norm import channel_norms
 
 __all__ = ['gelu_grn_linear']
@@ -22,7 +24,7 @@ class _GeluGRNLinear(torch.autograd.Function):
         wide = F.gelu(x)
         norm = channel_norms(wide)
         factor = gamma * (norm / (norm.mean(-1, keepdim=True) + eps)) + 1
-        return F.linear(_affine(wide, factor, beta), weight)
+        return linear(_affine(wide, factor, beta), weight)
 
     @staticmethod
     @once_differentiable
@@ -40,9 +42,10 @@ class _GeluGRNLinear(torch.autograd.Function):
             grad_weight = None
             if need_weight:
                 entering = _affine(wide, factor, beta).flatten(0, 2)
-                grad_weight = (flat.t() @ entering).to(weight.dtype)
+                grad_weight = product(flat.t(), entering.t()).to(
+                    weight.dtype)
                 del entering
-            grad_wide = (flat @ weight.to(x.dtype)).view_as(wide)
+            grad_wide = product(flat, weight.to(x.dtype).t()).view_as(wide)
             grad_beta = grad_wide.sum((0, 1, 2), dtype=beta.dtype).view_as(
                 beta) if need_beta else None
             grad_factor = (grad_wide * wide).sum((1, 2), keepdim=True,

@@ -1,0 +1,105 @@
+r"""Matrix products of float32 on CPUs, by oneDNN.
+
+torch gives the product of a linear layer to MKL, which on some CPUs leaves
+half of the vector width unused (AMD's with AVX-512), while oneDNN, which
+``torch.compile`` uses for the same layer, does not. Both are in torch; this is
+the way to oneDNN without compiling, with gradients.
+"""
+from __future__ import annotations
+
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+__all__ = ['linear', 'product']
+
+
+@torch.library.custom_op('shiftwise_mm::linear', mutates_args=())
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None,
+            gelu: bool) -> Tensor:
+    """oneDNN's product with what follows it, in one pass."""
+    return torch.ops.mkldnn._linear_pointwise(
+        x, weight, bias, 'gelu' if gelu else 'none', [], 'none')
+
+
+@_linear.register_fake
+def _(x, weight, bias, gelu):
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+@register_flop_formula(torch.ops.shiftwise_mm.linear)
+def _(x_shape, weight_shape, *args, **kwargs) -> int:
+    return 2 * prod(x_shape) * weight_shape[0]
+
+
+def _setup_context(ctx, inputs, output):
+    x, weight, bias, gelu = inputs
+    if gelu:
+        raise NotImplementedError('linear with gelu=True has no gradient')
+    ctx.save_for_backward(x, weight)
+
+
+def _backward(ctx, grad):
+    x, weight = ctx.saved_tensors
+    grads = [None] * 4
+    if ctx.needs_input_grad[0]:
+        grads[0] = product(grad, weight.t())
+    rows = grad.reshape(-1, grad.shape[-1])
+    if ctx.needs_input_grad[1]:
+        grads[1] = product(rows.t(), x.reshape(-1, x.shape[-1]).t())
+    if ctx.needs_input_grad[2]:
+        grads[2] = rows.sum(0)
+    return tuple(grads)
+
+
+_linear.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _takes(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN's product is to be had for these tensors, here."""
+    return (x.device.type == 'cpu' and x.numel() > 0
+            and x.dtype == weight.dtype == torch.float32
+            and torch.backends.mkldnn.is_available()
+            and torch.backends.mkldnn.enabled
+            and hasattr(torch.ops.mkldnn, '_linear_pointwise')
+            and not torch.is_autocast_enabled('cpu')
+            # Those want an operator of torch's own.
+            and not torch.jit.is_tracing()
+            and not torch.compiler.is_compiling()
+            and not torch.compiler.is_exporting())
+
+
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    r""":math:`x W^T` of any strides, as :func:`linear`."""
+    if _takes(x, weight):
+        return _linear(x, weight, None, False)
+    return F.linear(x, weight)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *,
+           gelu: bool = False) -> Tensor:
+    r"""Linear layer :math:`x W^T + b`, then GELU if wanted.
+
+    By oneDNN for float32 on CPUs, else :func:`torch.nn.functional.linear`.
+
+    Args:
+        x (Tensor): Floating ``(..., C_in)``.
+        weight (Tensor): ``(C_out, C_in)``.
+        bias (Tensor, optional): ``(C_out,)``.
+        gelu (bool): Whether :math:`\mathrm{GELU}` (exact) follows. Defaults
+            to False.
+
+    Returns:
+        Tensor: ``(..., C_out)``.
+    """
+    if not _takes(x, weight):
+        out = F.linear(x, weight, bias)
+        return F.gelu(out) if gelu else out
+    needs = torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in (x, weight, bias))
+    if gelu and needs:
+        return F.gelu(_linear(x, weight, bias, False))
+    return _linear(x, weight, bias, gelu)
