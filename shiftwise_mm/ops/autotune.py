@@ -125,9 +125,9 @@ def _can_measure(x: Tensor) -> bool:
     # is_compiling comes first: compilers cannot read all of the others.
     return not (torch.compiler.is_compiling() or torch.compiler.is_exporting()
                 or torch.jit.is_tracing()
-                or torch.is_autocast_enabled(x.device.type)
                 or active_fake_mode() is not None
                 or x.device.type not in ('cpu', 'cuda')
+                or torch.is_autocast_enabled(x.device.type)
                 or x.is_cuda and torch.cuda.is_current_stream_capturing()
                 or not x.numel())
 

@@ -1,9 +1,11 @@
 """Measured choices of a form: taken once, kept, the same on all ranks."""
+import ast
 import json
 import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -87,27 +89,31 @@ def test_the_fastest_is_taken_and_measured_once(table):
 
 def test_each_case_has_a_choice_of_its_own(table, monkeypatch):
     table.seconds = dict.fromkeys(table.seconds, 0.)
-    x = torch.ones(2, 2, 4, 5)
-    some = [dict(x=x), dict(x=x.double()), dict(x=x.requires_grad_()),
-            dict(x=x.detach().to(memory_format=torch.channels_last)),
-            dict(x=x.detach(), outputs=('h', )), dict(x=x[1:].detach())]
-    for case in some:
-        kwargs = dict(case)
-        x = kwargs.pop('x')
-        weight = torch.ones(10, 1, 3, 3, dtype=x.dtype)
+    x, weight = torch.ones(2, 2, 4, 5), torch.ones(10, 1, 3, 3)
+    longer = ShiftSpec.from_seed(channels=2, large_kernel=15, small_kernel=3)
+    twice = ShiftSpec.from_seed(channels=2, large_kernel=13, small_kernel=3,
+                                num_reps=2)
+    small = ShiftSpec.from_seed(channels=2, large_kernel=5, small_kernel=1)
+
+    def needing(tensor):
+        return tensor.clone().requires_grad_()
+
+    for case in ((x, weight, SPEC), (x[1:], weight, SPEC),
+                 (x.double(), weight.double(), SPEC),
+                 (x.to(memory_format=torch.channels_last), weight, SPEC),
+                 (needing(x), weight, SPEC), (x, needing(weight), SPEC),
+                 (needing(x), needing(weight), SPEC), (x, weight, longer),
+                 (x, weight, twice), (x, weight[..., :1, :1], small),
+                 (x, weight, SPEC, ('h', )), (x, weight, SPEC, ('v', ))):
+        *inputs, outputs = (*case, ('h', 'v', 'i'))[:4]
         for again in (False, True):
             table.calls.clear()
-            shiftwise_conv(x, weight, SPEC, **kwargs)
-            assert (len(table.calls) == 1) == again, case
-    table.calls.clear()
-    shiftwise_conv(x, torch.ones(10, 1, 3, 3, requires_grad=True), SPEC)
-    assert len(table.calls) > 1
-    other = ShiftSpec.from_seed(channels=2, large_kernel=15, small_kernel=3)
-    table.calls.clear()
-    shiftwise_conv(x, torch.ones(10, 1, 3, 3), other)
-    assert len(table.calls) > 1
+            shiftwise_conv(*inputs, outputs=outputs)
+            assert (len(table.calls) == 1) == again, inputs[2:]
+    with torch.no_grad():  # as the first
+        assert table.taken(needing(x))[1] == 0
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 77)
-    assert table.taken()[1] > 1
+    assert table.taken(x)[1] > 1
 
 
 def test_it_is_measured_on_tensors_of_the_same_kind(table):
@@ -203,8 +209,13 @@ SECOND_PROCESS = '''
         for name in ('first', 'middle', 'last'))
     set_autotune(True)
     spec = ShiftSpec.from_seed(channels=2, large_kernel=13, small_kernel=3)
-    shiftwise_conv(torch.ones(1, 2, 4, 5), torch.ones(10, 1, 3, 3), spec)
+    inputs = torch.ones(1, 2, 4, 5), torch.ones(10, 1, 3, 3)
+    shiftwise_conv(*inputs, spec)
     print(calls[-1], len(calls))
+    calls.clear()
+    torch.set_num_threads({threads} + 1)
+    shiftwise_conv(*inputs, spec)
+    print('measured', len(calls) > 1)
 '''
 
 
@@ -217,13 +228,11 @@ def test_a_later_process_reads_the_choice(table, tmp_path):
     assert case.startswith('1x2x4x5 in BCHW, torch.float32, cpu, ')
     assert 'M13 N3 R1' in case and entry['form'] == 'last'
     assert [f.name for f in file.parent.iterdir()] == [file.name]
-    threads = torch.get_num_threads()
-    assert run_python(SECOND_PROCESS.format(threads=threads)) == ['last 1']
-    kept = json.loads(file.read_text())
-    line, = run_python(SECOND_PROCESS.format(threads=threads + 1))
-    assert int(line.split()[1]) > 1
+    lines = run_python(SECOND_PROCESS.format(threads=torch.get_num_threads()))
+    assert lines == ['last 1', 'measured True']
     now = json.loads(file.read_text())
-    assert len(now) == 2 and now[environment] == kept[environment]
+    assert len(now) == 2  # the other number of threads
+    assert now[environment] == {case: entry}
 
 
 def test_what_others_have_written_meanwhile_stays(table, tmp_path):
@@ -363,14 +372,13 @@ def test_no_measuring_under_autocast(table):
         assert table.taken() == ('last', 0)
 
 
-def test_no_measuring_of_fake_meta_and_empty_tensors(table):
+def test_no_measuring_of_fake_and_empty_tensors(table):
     with FakeTensorMode() as mode:
         fakes = [mode.from_tensor(t) for t in (torch.ones(1, 2, 4, 5),
                                                torch.ones(10, 1, 3, 3))]
         shiftwise_conv(*fakes, SPEC)
     assert table.calls == ['first']
     assert table.taken(torch.ones(0, 2, 4, 5)) == ('first', 0)
-    assert table.taken(torch.ones(1, 2, 4, 5, device='meta')) == ('first', 0)
     table.taken()
     table.calls.clear()
     with mode:
@@ -378,6 +386,7 @@ def test_no_measuring_of_fake_meta_and_empty_tensors(table):
     assert table.calls == ['last']
 
 
+@pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
 def test_no_measuring_in_traces(table):
     x, weight = torch.ones(1, 2, 4, 5), torch.ones(10, 1, 3, 3)
     torch.jit.trace(lambda x: shiftwise_conv(x, weight, SPEC), x,
@@ -483,7 +492,7 @@ def test_ranks_agree_though_they_measure_otherwise(tmp_path):
         line, = run_python(
             RANK.format(rank=rank, method=f'file://{tmp_path}/store'),
             XDG_CACHE_HOME=str(tmp_path / str(rank)))
-        return eval(line)
+        return ast.literal_eval(line)
 
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(run, range(2))
@@ -494,6 +503,24 @@ def test_ranks_agree_though_they_measure_otherwise(tmp_path):
     for width in (5, 6, 7):
         assert forms_of[0][width] == forms_of[1][width]
     assert forms_of[1][8] == forms_of[1][9] == 'first'  # nobody else met it
+
+
+def test_a_job_whose_store_has_gone_follows_the_rule(table, monkeypatch):
+
+    class Group:
+
+        def get_group_store(self):
+            return self
+
+        def compare_set(self, *args):
+            raise RuntimeError('connection reset')
+
+    monkeypatch.setattr(autotune, 'dist', SimpleNamespace(
+        is_available=lambda: True, is_initialized=lambda: True,
+        get_world_size=lambda: 2, group=SimpleNamespace(WORLD=Group())))
+    with pytest.warns(RuntimeWarning, match='no agreement.*1x2x4x5.*reset'):
+        assert table.taken()[0] == 'first'
+    assert table.taken() == ('first', 0)
 
 
 @pytest.mark.parametrize('value', [1, None, 'yes'])
