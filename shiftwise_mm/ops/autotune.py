@@ -11,8 +11,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager
 from functools import partial
 from statistics import median
 
@@ -20,7 +19,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch._guards import active_fake_mode
+from torch.autograd.graph import saved_tensors_hooks
 from torch.fx.experimental.symbolic_shapes import has_static_value
+from torch.utils._python_dispatch import _disable_current_modes
 
 from . import autotune_file
 from .spec import ShiftSpec
@@ -44,16 +45,19 @@ def set_autotune(on: bool) -> None:
 
     The first call of :func:`shiftwise_conv` with a new case (shape, dtype,
     device, layout, gradients needed, ``M``, ``N``, ``R``, outputs) runs each
-    form that can run on random tensors of that case, in a thread of its own,
-    so that generators, gradients, hooks and modes of the caller are not
-    touched; it takes about half a second, and the memory of the hungriest
-    form beside the caller's. The fastest by median is taken from then on, in
-    later processes as well: it is kept in a file, under the versions of
-    torch, Taichi and this package, the device's name and torch's threads.
+    form that can run on random tensors of that case; generators, gradients,
+    hooks and modes of the caller are not touched. It takes a second or so,
+    and the memory of the hungriest form beside the caller's. The fastest by
+    median is taken from then on, in later processes as well: it is kept in a
+    file (:mod:`.autotune_file`), under the versions of torch, Taichi and
+    this package, the device's name and torch's threads. What a busy machine
+    has measured stays until that file is deleted.
 
     Nothing is measured under autocast, ``torch.compile``, tracing, export,
-    fake tensors, and the capture of CUDA graphs: there the choice remembered
-    counts, else the cost rule. So it does where a choice cannot run any more.
+    ``torch.func``, fake tensors, and the capture of CUDA graphs: there the
+    choice remembered counts, else the cost rule (always in ``torch.jit``
+    traces and for dynamic shapes). The rule also stands in for a choice that
+    cannot run any more.
 
     In a job of several ranks (``torch.distributed``) each rank measures by
     itself and proposes its choice in the job's store, where the first
@@ -126,6 +130,8 @@ def _can_measure(x: Tensor) -> bool:
     return not (torch.compiler.is_compiling() or torch.compiler.is_exporting()
                 or torch.jit.is_tracing()
                 or active_fake_mode() is not None
+                or torch._C._functorch.maybe_current_level() is not None
+                or not torch._C._autograd._saved_tensors_hooks_is_enabled()
                 or x.device.type not in ('cpu', 'cuda')
                 or torch.is_autocast_enabled(x.device.type)
                 or x.is_cuda and torch.cuda.is_current_stream_capturing()
@@ -197,44 +203,56 @@ def _agree(case: str, proposed: str | None) -> str | None:
 
 def _measure(candidates, case: str, x: Tensor, needs, spec, outputs) -> dict:
     """Times all candidates, with a warning for each that fails."""
-    order = _layout(x)
-    made = partial(torch.randn, [x.shape[dim] for dim in order],
-                   dtype=x.dtype, device=x.device)
-
-    def work():
-        torch.get_num_threads()  # a new thread has them from its first asking
-        generator = torch.Generator(x.device)
-        generator.manual_seed(0)
-        back = [order.index(dim) for dim in range(4)]
-        inputs = made(generator=generator).permute(back), torch.randn(
-            spec.channels * spec.num_taps, 1, spec.small_kernel,
-            spec.small_kernel, dtype=x.dtype, device=x.device,
-            generator=generator)
+    with _nothing_of_the_callers(), torch.cuda.device_of(x), \
+            torch.set_grad_enabled(any(needs)):
+        *inputs, grad = _random_like(x, spec)
         leaves = [
             tensor.requires_grad_()
             for tensor, need in zip(inputs, needs, strict=True) if need
         ]
-        grad = made(generator=generator).permute(back)
 
         def run(function):
             out = function(*inputs, spec, outputs)
             if leaves:
                 torch.autograd.grad(out, leaves, [grad] * len(out))
 
-        runs = {name: partial(run, function)
-                for name, function in candidates.items()}
-        with torch.cuda.device(x.device) if x.is_cuda else nullcontext():
-            return _times(runs, x.device)
-
-    # In a thread of its own none of the caller's modes, hooks (those of
-    # checkpointing count the tensors saved), or autocast is at work.
-    with ThreadPoolExecutor(1, 'shiftwise_mm-autotune') as pool:
-        times, failed = pool.submit(work).result()
+        times, failed = _times({name: partial(run, function)
+                                for name, function in candidates.items()},
+                               x.device)
     for name, why in failed.items():
         warnings.warn(f'form={name!r} is left out of the measuring for '
                       f'{case}: {why}', RuntimeWarning, stacklevel=6)
     return {'form': min(times, key=times.get, default=None),
             'ms': {name: times.get(name) for name in candidates}}
+
+
+@contextmanager
+def _nothing_of_the_callers():
+    """Modes and hooks of the caller (checkpointing counts) put aside.
+
+    A thread of its own would do it as well, but a second pool of OpenMP's
+    waits otherwise than the first, and times come out twice as long.
+    """
+    with _disable_current_modes(), torch._C.DisableTorchFunction(), \
+            saved_tensors_hooks(lambda t: t, lambda t: t), \
+            torch.inference_mode(False):
+        yield
+
+
+def _random_like(x: Tensor, spec: ShiftSpec) -> list[Tensor]:
+    """An input in the layout of ``x``, small kernels, and a gradient."""
+    generator = torch.Generator(x.device)
+    generator.manual_seed(0)
+    order, n = _layout(x), spec.small_kernel
+    made = [
+        torch.randn(shape, dtype=x.dtype, device=x.device,
+                    generator=generator)
+        for shape in ([x.shape[dim] for dim in order],
+                      (spec.channels * spec.num_taps, 1, n, n),
+                      [x.shape[dim] for dim in order])
+    ]
+    back = [order.index(dim) for dim in range(4)]
+    return [made[0].permute(back), made[1], made[2].permute(back)]
 
 
 def _times(runs: dict[str, Callable], device: torch.device) \

@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers import assert_near, run_python
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from shiftwise_mm.ops import (
@@ -141,7 +142,7 @@ def test_nothing_of_the_callers_is_touched(table):
     x = torch.ones(1, 2, 4, 5, requires_grad=True)
     weight = torch.ones(10, 1, 3, 3, requires_grad=True)
     state = torch.get_rng_state()
-    modes, saved = [], []
+    modes, computed, saved = [], [], []
 
     class Watch(torch.overrides.TorchFunctionMode):
 
@@ -149,11 +150,18 @@ def test_nothing_of_the_callers_is_touched(table):
             modes.append(function)
             return function(*args, **kwargs or {})
 
-    with Watch(), torch.autograd.graph.saved_tensors_hooks(
+    class Count(TorchDispatchMode):
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            computed.append(function)
+            return function(*args, **kwargs or {})
+
+    with Watch(), Count(), torch.autograd.graph.saved_tensors_hooks(
             lambda t: saved.append(t) or t, lambda t: t):
         out = shiftwise_conv(x, weight, SPEC, outputs=('h', ))
     assert len(table.calls) > 1
     assert modes.count(torch.Tensor.sum) == 1  # of the call, not the measuring
+    assert computed.count(torch.ops.aten.sum.default) == 1
     assert all(t.data_ptr() in (x.data_ptr(), weight.data_ptr())
                or t.dim() == 0 for t in saved)
     assert torch.equal(torch.get_rng_state(), state)
@@ -384,6 +392,20 @@ def test_no_measuring_of_fake_and_empty_tensors(table):
     with mode:
         shiftwise_conv(*fakes, SPEC)
     assert table.calls == ['last']
+
+
+def test_no_measuring_in_transforms(table):
+    weight = torch.ones(10, 1, 3, 3)
+    x = torch.ones(1, 2, 4, 5)
+    torch.func.grad(lambda x: shiftwise_conv(x, weight, SPEC)[0].sum())(x)
+    torch.vmap(lambda x: shiftwise_conv(x, weight, SPEC)[0])(x[None])
+    assert table.calls == ['first', 'first']
+
+
+def test_measuring_in_inference_mode(table):
+    with torch.inference_mode():
+        assert table.taken()[0] == 'last'
+    assert table.taken() == ('last', 0)
 
 
 @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
