@@ -545,6 +545,21 @@ def test_a_job_whose_store_has_gone_follows_the_rule(table, monkeypatch):
     assert table.taken() == ('first', 0)
 
 
+def test_a_job_that_cannot_measure_follows_the_rule(table, monkeypatch):
+    inputs = [t.bfloat16() for t in (torch.ones(1, 2, 4, 5),
+                                     torch.ones(10, 1, 3, 3))]
+    shiftwise_conv(*inputs, SPEC)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        shiftwise_conv(*inputs, SPEC)
+        assert table.calls.pop() == 'last'
+        # A peer may not remember the same.
+        monkeypatch.setattr(autotune, 'dist', SimpleNamespace(
+            is_available=lambda: True, is_initialized=lambda: True,
+            get_world_size=lambda: 2))
+        shiftwise_conv(*inputs, SPEC)
+        assert table.calls.pop() == 'first'
+
+
 @pytest.mark.parametrize('value', [1, None, 'yes'])
 def test_the_switch_takes_a_bool(value):
     with pytest.raises(TypeError, match=f'on must be True.*{value!r}'):
