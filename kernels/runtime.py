@@ -17,7 +17,10 @@ from pathlib import Path
 
 import torch
 
-__all__ = ['reason', 'vector_reason', 'ensure', 'launching', 'is_foreign']
+__all__ = [
+    'reason', 'vector_reason', 'ensure', 'launching', 'is_foreign',
+    'cache_folder'
+]
 
 _lock = threading.RLock()
 _owned_program = None  # the program that we made, to tell it from a user's
@@ -91,11 +94,16 @@ def vector_reason(device: torch.device) -> str | None:
     return why
 
 
-def _cache_folder() -> str:
-    """A folder for compiled kernels, one a rank: its lock may go stale."""
+def cache_folder() -> Path:
+    """Where the package keeps what it need not make again."""
     base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    folder = Path(base, 'shiftwise_mm', 'taichi',
-                  f'rank{os.environ.get("LOCAL_RANK", "0")}')
+    return Path(base, 'shiftwise_mm')
+
+
+def _kernel_folder() -> str:
+    """A folder for compiled kernels, one a rank: its lock may go stale."""
+    folder = (cache_folder() / 'taichi' /
+              f'rank{os.environ.get("LOCAL_RANK", "0")}')
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:  # a read-only home: recompile once a machine's life
@@ -156,7 +164,7 @@ def ensure(device: torch.device) -> None:
                 cpu_max_num_threads=_threads(),
                 real_matrix_scalarize=False,
                 offline_cache=True,
-                offline_cache_file_path=_cache_folder())
+                offline_cache_file_path=_kernel_folder())
         _owned_program = _program()
         _owned_threads = torch.get_num_threads()
         if not _exit_registered:

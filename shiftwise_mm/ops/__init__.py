@@ -1,4 +1,5 @@
 """The shift-wise operator: tables, forms, and their plain definition."""
+from .autotune import set_autotune
 from .forms import (
                     available_backends,
                     available_forms,
@@ -8,6 +9,6 @@ from .forms import (
 from .spec import ShiftSpec
 
 __all__ = [
-    'ShiftSpec', 'available_backends', 'available_forms', 'shift_add',
-    'shiftwise_conv'
+    'ShiftSpec', 'available_backends', 'available_forms',
+    'set_autotune', 'shift_add', 'shiftwise_conv'
 ]

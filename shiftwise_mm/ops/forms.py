@@ -5,7 +5,8 @@ shown, and of the error when a name was asked for that cannot run. An entry is
 ``(name, reason, worth, function)``; ``reason(tensor, spec)`` says why the
 entry cannot take the tensor (with this spec, if one is given), or None, and
 ``worth(tensor, training)`` whether it is faster there than those behind it.
-The first that can run and is worth it is the automatic choice.
+The first that can run and is worth it is the automatic choice, unless
+:mod:`.autotune` measures all that can run.
 """
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from shiftwise_mm.kernels import runtime
 
+from . import autotune
 from .fused import fused_conv, fused_reason, fused_worth
 from .reference import shift_add_reference
 from .shift_kernel import shift_add_taichi, taichi_reason
@@ -197,7 +199,8 @@ def shiftwise_conv(x: Tensor, weight: Tensor, spec: ShiftSpec, *,
     * ``'strip'``: one depthwise convolution an output with the strip that the
       shifted taps add up to, without the k-fold intermediate.
     * ``'shift'``: as written, through :func:`shift_add`.
-    * ``'auto'``: the fastest of those that can run, by shape.
+    * ``'auto'``: the fastest of those that can run, by a cost rule or as
+      measured (:func:`set_autotune`).
 
     Args:
         x (Tensor): Floating ``(B, C, H, W)``, any layout.
@@ -231,5 +234,10 @@ def shiftwise_conv(x: Tensor, weight: Tensor, spec: ShiftSpec, *,
                         f'{weight.dtype}')
     training = torch.is_grad_enabled() and (x.requires_grad
                                             or weight.requires_grad)
+    if form == 'auto' and autotune.is_on():
+        candidates = {name: function for name, reason, _, function in _FORMS
+                      if reason(x, spec) is None}
+        form = autotune.choice(candidates, x, weight, spec, outputs,
+                               training) or form
     return _choose('form', _FORMS, form, x, spec, training)(x, weight, spec,
                                                             outputs)

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
-from pathlib import Path
 
 import torch
+
+from shiftwise_mm.ops.autotune_file import device_name
 
 from .timing import Budget, measure
 
@@ -79,17 +80,6 @@ def read_device(name: str) -> torch.device:
     return device
 
 
-def _processor() -> str:
-    """The processor's name, as Linux has it."""
-    try:
-        for line in Path('/proc/cpuinfo').read_text().splitlines():
-            if line.startswith('model name'):
-                return line.partition(':')[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
 def provenance(device: torch.device) -> dict[str, object]:
     """Versions, device and threads that figures belong to."""
     found: dict[str, object] = {}
@@ -101,8 +91,7 @@ def provenance(device: torch.device) -> dict[str, object]:
     return {
         **found,
         'python': platform.python_version(),
-        'device': torch.cuda.get_device_name(device)
-        if device.type == 'cuda' else _processor(),
+        'device': device_name(device),
         'cores': os.cpu_count(),
         'threads': torch.get_num_threads(),
         'wait_policy': os.environ.get('OMP_WAIT_POLICY', 'default'),
