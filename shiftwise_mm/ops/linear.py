@@ -60,16 +60,16 @@ _linear.register_autograd(_backward, setup_context=_setup_context)
 
 def _takes(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN's product is to be had for these tensors, here."""
+    # Those want an operator of torch's own.
+    if torch.jit.is_tracing() or torch.compiler.is_compiling() or \
+            torch.compiler.is_exporting():
+        return False
     return (x.device.type == 'cpu' and x.numel() > 0
             and x.dtype == weight.dtype == torch.float32
             and torch.backends.mkldnn.is_available()
             and torch.backends.mkldnn.enabled
             and hasattr(torch.ops.mkldnn, '_linear_pointwise')
-            and not torch.is_autocast_enabled('cpu')
-            # Those want an operator of torch's own.
-            and not torch.jit.is_tracing()
-            and not torch.compiler.is_compiling()
-            and not torch.compiler.is_exporting())
+            and not torch.is_autocast_enabled('cpu'))
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor:
