@@ -164,7 +164,7 @@ def _launch(direction: str, first: Tensor, others: dict[str, Tensor],
     """
     from . import shift_add_rows as rows
     with runtime.launching(first.device):
-        on_cpu = first.device.type == 'cpu'
+        on_cpu = runtime.on_cpu(first.device)
         forward = direction == 'forward'
         if on_cpu:
             factory = rows.forward_kernel if forward else rows.backward_kernel
