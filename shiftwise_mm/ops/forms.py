@@ -192,12 +192,14 @@ def shiftwise_conv(x: Tensor, weight: Tensor, spec: ShiftSpec, *,
     ``shift_add(conv2d(x, weight, padding=N-1, groups=C))``, however it is
     computed:
 
-    * ``'fused'``: a Taichi kernel for the CPU that walks the taps of each
-      channel, gradients included, without the k-fold intermediate.
+    * ``'fused'``: a Taichi kernel that walks the taps of each channel,
+      gradients included, without the k-fold intermediate; one for the CPU,
+      one for a GPU.
     * ``'strip'``: one depthwise convolution an output with the strip that the
       shifted taps add up to, without the k-fold intermediate.
     * ``'shift'``: as written, through :func:`shift_add`.
-    * ``'auto'``: the fastest of those that can run, by shape.
+    * ``'auto'``: the fastest of those that can run, by shape, as measured on
+      a CPU; on a GPU, where nothing was measured, never ``'fused'``.
 
     Args:
         x (Tensor): Floating ``(B, C, H, W)``, any layout.
