@@ -100,7 +100,12 @@ def _taps(channels: int, outputs: str, large_kernel: int, small_kernel: int,
 
 
 def _taken(tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> Tensor:
-    """In a dtype that the kernels take."""
+    """In a dtype that the kernels take.
+
+    Detached: to what requires a gradient Taichi gives zeros for one, and
+    compiles a kernel for it.
+    """
+    tensor = tensor.detach()
     return (tensor if tensor.dtype in dtypes else tensor.float()).contiguous()
 
 

@@ -193,8 +193,9 @@ def test_the_form_in_other_dtypes(dtype, poison):
         assert_near(a, b)
 
 
-@pytest.mark.parametrize('dtype', [torch.float32, *DTYPES], ids=str)
-@pytest.mark.parametrize('outputs', ['hvi', 'v'])
+@pytest.mark.parametrize('outputs, dtype', [
+    ('hvi', torch.float32), ('v', torch.float32),
+    *(('hvi', dtype) for dtype in DTYPES)])
 @pytest.mark.parametrize('case', CASES, ids=IDS)
 def test_shift_add(case, outputs, dtype, poison):
     spec, x, weight = make(case)
