@@ -150,8 +150,7 @@ def _weight_kernel(taps: int, dtype: torch.dtype):
             if s < 2:
                 down, right, step, stride = right, down, 1, taps
             total = column(0)
-            for turn in range((B * blocks * W - worker + workers - 1) //
-                              workers):
+            for turn in range((B * blocks * W - worker - 1) // workers + 1):
                 place = worker + turn * workers
                 w = place % W
                 h = (place // W) % blocks * ROWS

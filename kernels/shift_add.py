@@ -23,7 +23,8 @@ from . import runtime
 __all__ = ['DTYPES', 'ndarray_types', 'forward', 'backward']
 
 DTYPES = (torch.float32, torch.float64, torch.float16)
-MAX_ELEMENTS = 2**31 - 1  # Taichi indexes with 32 bits
+# Taichi indexes with 32 bits, and a GPU's threads step past the end.
+MAX_ELEMENTS = 2**31 - 2**24
 
 
 @cache
