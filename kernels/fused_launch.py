@@ -1,4 +1,4 @@
-"""Launches of the fused kernel: layout of the lanes, scratch, weights."""
+"""Launches of the fused kernel for CPUs: lanes, scratch, weights."""
 from __future__ import annotations
 
 from functools import cache, lru_cache
@@ -11,9 +11,10 @@ from . import fused, runtime
 from .cook_toom import matrices
 from .lanes import ROWS, TILE
 
-__all__ = ['TAPS', 'MAX_ELEMENTS', 'Taps', 'forward', 'backward']
+__all__ = ['TAPS', 'DTYPES', 'MAX_ELEMENTS', 'Taps', 'forward', 'backward']
 
 TAPS = (3, 5)  # small kernels that the kernel is made for
+DTYPES = (torch.float32, )
 MAX_ELEMENTS = 2**31 - 1  # Taichi indexes with 32 bits
 _TASKS = 4  # a thread: evens out what other programs take
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 __all__ = [
-    'reason', 'vector_reason', 'ensure', 'launching', 'is_foreign',
+    'reason', 'vector_reason', 'ensure', 'launching', 'is_foreign', 'on_cpu',
     'cache_folder'
 ]
 
@@ -57,6 +57,17 @@ def _arch_name() -> str:
     from taichi.lang import impl
     ti = _import_taichi()
     return ti._lib.core.arch_name(impl.current_cfg().arch)
+
+
+def on_cpu(device: torch.device) -> bool:
+    """Whether the CPU's kernels serve tensors on ``device``.
+
+    Not where the caller has initialised Taichi for another arch, such as
+    Vulkan: Taichi copies tensors of the CPU there and back, and a GPU's
+    kernels fit.
+    """
+    return device.type == 'cpu' and not (
+        is_foreign() and _arch_name() not in ('x64', 'arm64'))
 
 
 def reason(device: torch.device) -> str | None:
@@ -162,7 +173,8 @@ def ensure(device: torch.device) -> None:
                 enable_fallback=False,
                 log_level=ti.ERROR,
                 cpu_max_num_threads=_threads(),
-                real_matrix_scalarize=False,
+                # The CPU's kernels compute with whole vectors.
+                real_matrix_scalarize=device.type != 'cpu',
                 offline_cache=True,
                 offline_cache_file_path=_kernel_folder())
         _owned_program = _program()

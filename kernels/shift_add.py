@@ -23,7 +23,8 @@ from . import runtime
 __all__ = ['DTYPES', 'ndarray_types', 'forward', 'backward']
 
 DTYPES = (torch.float32, torch.float64, torch.float16)
-MAX_ELEMENTS = 2**31 - 1  # Taichi indexes with 32 bits
+# Taichi indexes with 32 bits, and a GPU's threads step past the end.
+MAX_ELEMENTS = 2**31 - 2**24
 
 
 @cache
@@ -164,7 +165,7 @@ def _launch(direction: str, first: Tensor, others: dict[str, Tensor],
     """
     from . import shift_add_rows as rows
     with runtime.launching(first.device):
-        on_cpu = first.device.type == 'cpu'
+        on_cpu = runtime.on_cpu(first.device)
         forward = direction == 'forward'
         if on_cpu:
             factory = rows.forward_kernel if forward else rows.backward_kernel

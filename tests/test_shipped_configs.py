@@ -18,15 +18,13 @@ CONFIGS = sorted(
     if '_base_' not in path.parts)
 FAMILIES = [
     'detection/cascade-mask-rcnn_shiftwise-tiny_fpn_ms-3x_coco.py',
-    'detection/dino-4scale_shiftwise-tiny_12e_coco.py',
     'segmentation/upernet_shiftwise-tiny_160k_ade20k-512x512.py',
-    'segmentation/mask2former_shiftwise-tiny_160k_ade20k-512x512.py',
 ]
 NANO = [24, 48, 96, 192]
 # In mixed precision several steps are made: with the backbone of the demo.
 MIXED = {
     FAMILIES[0]: dict(model__neck__in_channels=NANO),
-    FAMILIES[2]: dict(model__decode_head__in_channels=NANO,
+    FAMILIES[1]: dict(model__decode_head__in_channels=NANO,
                       model__auxiliary_head__in_channels=NANO[2]),
 }
 NOTHING_FOUND = 'The testing results of the whole dataset is empty.'

@@ -194,13 +194,15 @@ def shiftwise_conv(x: Tensor, weight: Tensor, spec: ShiftSpec, *,
     ``shift_add(conv2d(x, weight, padding=N-1, groups=C))``, however it is
     computed:
 
-    * ``'fused'``: a Taichi kernel for the CPU that walks the taps of each
-      channel, gradients included, without the k-fold intermediate.
+    * ``'fused'``: a Taichi kernel that walks the taps of each channel,
+      gradients included, without the k-fold intermediate; one for the CPU,
+      one for a GPU.
     * ``'strip'``: one depthwise convolution an output with the strip that the
       shifted taps add up to, without the k-fold intermediate.
     * ``'shift'``: as written, through :func:`shift_add`.
-    * ``'auto'``: the fastest of those that can run, by a cost rule or as
-      measured (:func:`set_autotune`).
+    * ``'auto'``: the fastest of those that can run, as measured on the spot
+      (:func:`set_autotune`) or by a rule fitted to a CPU; by that rule never
+      ``'fused'`` on a GPU, where nothing was measured.
 
     Args:
         x (Tensor): Floating ``(B, C, H, W)``, any layout.

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from shiftwise_mm.kernels import fused_launch as kernels
-from shiftwise_mm.kernels import runtime
+from shiftwise_mm.kernels import fused_gpu, fused_launch, runtime
 
 from .spec import ShiftSpec
 from .strips import placement
@@ -24,42 +23,52 @@ __all__ = ['fused_conv', 'fused_reason', 'fused_worth']
 _HALF = (torch.float16, torch.bfloat16)
 
 
+def _kernels(device: torch.device):
+    """The kernels for tensors on ``device``: each device has its own shape."""
+    return fused_launch if runtime.on_cpu(device) else fused_gpu
+
+
 def fused_reason(x: Tensor, spec: ShiftSpec | None) -> str | None:
     """Why the fused kernel cannot take ``x``, or None."""
-    if x.device.type != 'cpu':
-        return f'it is made for the CPU, not for {x.device}'
-    if x.dtype != torch.float32 and x.dtype not in _HALF:
+    kernels, on_cpu = _kernels(x.device), runtime.on_cpu(x.device)
+    if x.dtype not in (*kernels.DTYPES, *_HALF):
         return f'it computes in float32, which is too little for {x.dtype}'
-    if spec is not None and spec.small_kernel not in kernels.TAPS:
-        allowed = ' and '.join(map(str, kernels.TAPS))
-        return (f'it is made for small kernels of {allowed}, not '
+    if on_cpu and spec is not None and \
+            spec.small_kernel not in fused_launch.TAPS:
+        allowed = ' and '.join(map(str, fused_launch.TAPS))
+        return (f'on a CPU it is made for small kernels of {allowed}, not '
                 f'{spec.small_kernel}')
-    elements = x.numel() + 8 * x.shape[:-1].numel()  # rows are filled up
-    if spec is not None:  # the gradients of all taps of each plane
+    # On a CPU rows are filled up.
+    elements = x.numel() + on_cpu * 8 * x.shape[:-1].numel()
+    if spec is not None:  # the gradients of all taps, in parts
         n = spec.small_kernel
-        elements = max(elements, x.shape[:2].numel() *
-                       (2 * spec.num_taps + 1) * n * (n + 3))
+        parts = (x.shape[:2].numel() * n * (n + 3) if on_cpu else
+                 x.shape[1] * n * n * fused_gpu.WARP)
+        elements = max(elements, parts * (2 * spec.num_taps + 1))
     if elements > kernels.MAX_ELEMENTS:
         return ('Taichi indexes with 32 bits: at most '
                 f'{kernels.MAX_ELEMENTS} elements, got {elements}')
     if torch.jit.is_tracing() or torch.compiler.is_exporting():
         return 'a trace for others cannot hold an operator of ours'
-    return runtime.vector_reason(x.device)
+    return (runtime.vector_reason if on_cpu else runtime.reason)(x.device)
 
 
 def fused_worth(x: Tensor, training: bool) -> bool:
-    """Whether the fused kernel is faster than strips, as measured.
+    """Whether the fused kernel is faster than strips, as measured on a CPU.
 
     A launch costs as much as a small convolution, and planes of few rows
     leave its vectors and blocks of rows half empty (``docs/performance.md``).
+    Never on a GPU, where nothing was measured: there it is only taken by
+    name.
     """
     smallest = 24 if training else 40
-    return min(x.shape[2:]) >= smallest and x.numel() >= 150_000
+    return (runtime.on_cpu(x.device) and min(x.shape[2:]) >= smallest
+            and x.numel() >= 150_000)
 
 
 @lru_cache(maxsize=256)
-def _taps(channels: int, outputs: str, large_kernel: int,
-          small_kernel: int) -> kernels.Taps:
+def _taps(channels: int, outputs: str, large_kernel: int, small_kernel: int,
+          device: torch.device) -> fused_launch.Taps:
     """The lists of all places of the outputs; a place is a kernel."""
     count = -(-large_kernel // small_kernel)
     entry, flipped, offset, offset_flipped, start = [], [], [], [], [0]
@@ -83,11 +92,21 @@ def _taps(channels: int, outputs: str, large_kernel: int,
                 (1 - small_kernel - at).flip(0).repeat(channels))
             start += [start[-1] + len(at) * (c + 1) for c in range(channels)]
             first += len(at)
-        return kernels.Taps(
-            torch.cat(entry), torch.cat(flipped),
-            torch.cat(offset).int(),
-            torch.cat(offset_flipped).int(),
-            torch.tensor(start, dtype=torch.int32))
+        taps = (torch.cat(entry), torch.cat(flipped),
+                torch.cat(offset).int(),
+                torch.cat(offset_flipped).int(),
+                torch.tensor(start, dtype=torch.int32))
+        return fused_launch.Taps(*(table.to(device) for table in taps))
+
+
+def _taken(tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> Tensor:
+    """In a dtype that the kernels take.
+
+    Detached: to what requires a gradient Taichi gives zeros for one, and
+    compiles a kernel for it.
+    """
+    tensor = tensor.detach()
+    return (tensor if tensor.dtype in dtypes else tensor.float()).contiguous()
 
 
 @torch.library.custom_op('shiftwise_mm::fused_conv', mutates_args=())
@@ -98,10 +117,12 @@ def _fused(x: Tensor, weight: Tensor, outputs: str,
     ``weight`` is ``(C, P, N, N)``: for each output in order its places, the
     third dimension along the shift.
     """
-    taps = _taps(x.shape[1], outputs, large_kernel, weight.shape[-1])
-    with torch.autocast('cpu', enabled=False):
-        out = kernels.forward(x.float(), weight.float().contiguous(), taps,
-                              outputs)
+    kernels = _kernels(x.device)
+    taps = _taps(x.shape[1], outputs, large_kernel, weight.shape[-1],
+                 x.device)
+    with torch.autocast(x.device.type, enabled=False):
+        out = kernels.forward(
+            *(_taken(t, kernels.DTYPES) for t in (x, weight)), taps, outputs)
     return [o.to(x.dtype) for o in out]
 
 
@@ -116,11 +137,15 @@ def _fused_backward(grads: list[Tensor], x: Tensor, weight: Tensor,
                     outputs: str, large_kernel: int, need_x: bool,
                     need_weight: bool) -> tuple[Tensor, Tensor]:
     """Its gradients; empty where not needed."""
-    taps = _taps(x.shape[1], outputs, large_kernel, weight.shape[-1])
-    with torch.autocast('cpu', enabled=False):
-        grad_x, grad_weight = kernels.backward(
-            [g.float() for g in grads], x.float(),
-            weight.float().contiguous(), taps, outputs, need_x, need_weight)
+    kernels = _kernels(x.device)
+    taps = _taps(x.shape[1], outputs, large_kernel, weight.shape[-1],
+                 x.device)
+    with torch.autocast(x.device.type, enabled=False):
+        *grads, taken_x, taken_weight = (_taken(t, kernels.DTYPES)
+                                         for t in (*grads, x, weight))
+        grad_x, grad_weight = kernels.backward(grads, taken_x, taken_weight,
+                                               taps, outputs, need_x,
+                                               need_weight)
     return grad_x.to(x.dtype), grad_weight.to(weight.dtype)
 
 

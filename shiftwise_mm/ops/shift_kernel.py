@@ -51,8 +51,9 @@ _TABLES = 'hvi'
 def _shift_add(y: Tensor, tables: list[Tensor], outputs: str, num_taps: int,
                small_kernel: int) -> list[Tensor]:
     """The outputs named in ``outputs``, each of ``'hvi'`` at most once."""
+    # Detached: to what requires a gradient Taichi gives zeros for one.
     return list(
-        kernels.forward(y.contiguous(), tuple(outputs),
+        kernels.forward(y.detach().contiguous(), tuple(outputs),
                         dict(zip(_TABLES, tables, strict=True)), num_taps,
                         small_kernel // 2))
 
@@ -72,7 +73,7 @@ def _shift_add_grad(grads: list[Tensor], tables: list[Tensor], outputs: str,
     """The transpose of shift-add."""
     return kernels.backward(
         {
-            name: grad.contiguous()
+            name: grad.detach().contiguous()
             for name, grad in zip(outputs, grads, strict=True)
         }, dict(zip(_TABLES, tables, strict=True)), num_taps,
         small_kernel // 2)

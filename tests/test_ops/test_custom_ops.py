@@ -169,3 +169,33 @@ def test_the_counter_of_torch_counts_the_fused_form():
     once = 2 * x.numel() * places * 9
     assert counts['shiftwise_mm.fused_conv'] == once
     assert counts['shiftwise_mm.fused_conv_backward'] == 2 * once
+
+
+@pytest.mark.parametrize('form', ['fused', 'shift'])
+def test_taichi_gets_nothing_that_requires_a_gradient(form, monkeypatch):
+    """Else it allocates zeros for one, and compiles the kernels once more."""
+    from shiftwise_mm.kernels import fused, shift_add_rows
+    module = fused if form == 'fused' else shift_add_rows
+    launches = []
+
+    def spy(make):
+
+        def made(*arguments):
+            kernel = make(*arguments)
+
+            def launch(*given):
+                launches.append([t.requires_grad for t in given
+                                 if isinstance(t, torch.Tensor)])
+                kernel(*given)
+
+            return launch
+
+        return made
+
+    for name in ('forward_kernel', 'backward_kernel'):
+        monkeypatch.setattr(module, name, spy(getattr(module, name)))
+    x = torch.randn(2, 3, 9, 16, requires_grad=True)  # of whole vectors
+    weight = inputs()[1]
+    out = shiftwise_conv(x, weight, SPEC, form=form)
+    torch.autograd.grad(out, (x, weight), out)
+    assert len(launches) == 2 and not any(map(any, launches))

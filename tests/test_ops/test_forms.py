@@ -4,6 +4,7 @@ import torch
 from helpers import run_python
 from shiftwise_mm.kernels import runtime
 from shiftwise_mm.kernels import shift_add as kernels
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from shiftwise_mm.ops import (
     ShiftSpec,
@@ -12,6 +13,7 @@ from shiftwise_mm.ops import (
     shift_add,
     shiftwise_conv,
 )
+from shiftwise_mm.ops.fused import fused_worth
 
 SPEC = ShiftSpec.from_seed(channels=2, large_kernel=13, small_kernel=3)
 Y = torch.zeros(1, 10, 6, 7)
@@ -65,6 +67,23 @@ def test_the_reason_of_missing_taichi_is_told(monkeypatch):
 def test_a_second_gpu_is_refused_with_the_mend():
     assert 'CUDA_VISIBLE_DEVICES' in runtime.reason(torch.device('cuda:1'))
     assert 'not on meta' in runtime.reason(torch.device('meta'))
+
+
+def test_the_fused_form_on_cuda_is_there_by_name_only():
+    """Seen through tensors that have no values: there is no GPU."""
+    wide = ShiftSpec.from_seed(channels=64, large_kernel=51, small_kernel=7)
+    with FakeTensorMode():
+        x = torch.empty(2, 64, 128, 128, device='cuda')
+        second = torch.empty(1, 2, 4, 5, device='cuda:1')
+        many = torch.empty(1, 2**18, 1, 1, device='cuda')
+    for dtype in (torch.float32, torch.float64, torch.float16,
+                  torch.bfloat16):
+        assert available_forms(x.to(dtype), wide)['fused'] is None
+    assert not fused_worth(x, True) and not fused_worth(x, False)
+    assert 'CUDA_VISIBLE_DEVICES' in available_forms(second)['fused']
+    # Two strips of 8 places and one more, 49 numbers, 32 workers each.
+    assert '32 bits' in available_forms(many, wide)['fused']
+    assert available_forms(many, SPEC)['fused'] is None
 
 
 def test_too_many_elements_are_refused():

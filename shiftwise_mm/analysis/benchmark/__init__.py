@@ -3,13 +3,14 @@ from .agreement import Disagreement
 from .model import run_model
 from .op import run_op
 from .paper_tables import run_table1, run_table3
+from .prediction import H100, predict_table1
 from .report import Goal, Report, Table, write_json
 from .scaling import run_scaling
 from .settings import Settings
 from .timing import Budget
 
 __all__ = [
-    'Budget', 'Disagreement', 'Goal', 'Report', 'Settings', 'Table',
-    'run_model', 'run_op', 'run_scaling', 'run_table1', 'run_table3',
-    'write_json'
+    'H100', 'Budget', 'Disagreement', 'Goal', 'Report', 'Settings', 'Table',
+    'predict_table1', 'run_model', 'run_op', 'run_scaling', 'run_table1',
+    'run_table3', 'write_json'
 ]
