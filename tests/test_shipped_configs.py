@@ -18,13 +18,15 @@ CONFIGS = sorted(
     if '_base_' not in path.parts)
 FAMILIES = [
     'detection/cascade-mask-rcnn_shiftwise-tiny_fpn_ms-3x_coco.py',
+    'detection/dino-4scale_shiftwise-tiny_12e_coco.py',
     'segmentation/upernet_shiftwise-tiny_160k_ade20k-512x512.py',
+    'segmentation/mask2former_shiftwise-tiny_160k_ade20k-512x512.py',
 ]
 NANO = [24, 48, 96, 192]
 # In mixed precision several steps are made: with the backbone of the demo.
 MIXED = {
     FAMILIES[0]: dict(model__neck__in_channels=NANO),
-    FAMILIES[1]: dict(model__decode_head__in_channels=NANO,
+    FAMILIES[2]: dict(model__decode_head__in_channels=NANO,
                       model__auxiliary_head__in_channels=NANO[2]),
 }
 NOTHING_FOUND = 'The testing results of the whole dataset is empty.'
@@ -94,7 +96,7 @@ def test_all_others(config, miniature, tmp_path):
 
 
 @pytest.mark.parametrize('name', [
-    FAMILIES[0], pytest.param(FAMILIES[1], marks=pytest.mark.slow)])
+    FAMILIES[0], pytest.param(FAMILIES[2], marks=pytest.mark.slow)])
 def test_mixed_precision(name, miniature, tmp_path):
     """Several steps without NaN, from the same losses as in fp32."""
     config = ROOT / 'configs' / name
