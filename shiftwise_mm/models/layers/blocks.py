@@ -15,6 +15,7 @@ from .fold import affine_of, fold_conv
 from .gelu_grn_linear import gelu_grn_linear
 from .norm import GRN, NCHWtoNHWC, NHWCtoNCHW, SEModule
 from .pointwise_linear import PointwiseLinear
+from .shiftwise_conv2d import ShiftWiseConv2d
 
 __all__ = ['ConvNeXtBlock', 'UniRepBlock']
 
@@ -41,6 +42,8 @@ class _Block(BaseModule):
         self.mixer_name = mixer_name
         self.add_module(mixer_name, mixer)
         self.deploy = deploy
+        if deploy and isinstance(mixer, ShiftWiseConv2d):
+            mixer.keep_order()  # its readers' weights are stored like this
         scaled = (not deploy and layer_scale_init_value is not None
                   and layer_scale_init_value > 0)
         self.gamma = nn.Parameter(
@@ -66,7 +69,17 @@ class _Block(BaseModule):
             mixer.switch_to_deploy()
             if scale is not None:
                 mixer.absorb_affine(scale, offset)
+            order = (mixer.keep_order()
+                     if isinstance(mixer, ShiftWiseConv2d) else None)
+            if order is not None:
+                self._read_in_order(order.argsort())
         setattr(self, self.mixer_name, mixer)
+
+    def _read_in_order(self, back: Tensor) -> None:
+        """Changes what reads the mixing layer: channel ``j`` of it is what
+        was channel ``back[j]``.
+        """
+        raise NotImplementedError
 
 
 class UniRepBlock(_Block):
@@ -120,6 +133,13 @@ class UniRepBlock(_Block):
         if self.gamma is not None:
             y = y * self.gamma.view(-1, 1, 1)
         return x + self.drop_path(y)
+
+    def _read_in_order(self, back: Tensor) -> None:
+        down, up, linear = self.se.down, self.se.up, self.pwconv1[1]
+        down.weight.copy_(down.weight[:, back])
+        up.weight.copy_(up.weight[back])
+        up.bias.copy_(up.bias[back])
+        linear.weight.copy_(linear.weight[:, back])
 
     def _feed_forward(self, y: Tensor) -> Tensor:
         """``pwconv2(act(pwconv1(y)))`` with as few wide tensors as can be."""
@@ -225,6 +245,11 @@ class ConvNeXtBlock(_Block):
         if self.gamma is not None:
             y = y * self.gamma
         return x + self.drop_path(y.permute(0, 3, 1, 2))
+
+    def _read_in_order(self, back: Tensor) -> None:
+        self.norm.weight.copy_(self.norm.weight[back])
+        self.norm.bias.copy_(self.norm.bias[back])
+        self.pwconv1.weight.copy_(self.pwconv1.weight[:, back])
 
     @torch.no_grad()
     def switch_to_deploy(self) -> None:

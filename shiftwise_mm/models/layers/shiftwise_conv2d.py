@@ -72,9 +72,9 @@ class ShiftWiseConv2d(BaseModule):
             none. Defaults to ``dict(type='BN')``.
         form (str): How it is computed, a form of
             :func:`shiftwise_mm.ops.shiftwise_conv`. Defaults to ``'auto'``.
-        deploy (bool): Build the deployed layer: two strip convolutions that
-            hold paths, norms, small kernel, identity and bias, and a scale
-            and bias of the ghosts. Defaults to False.
+        deploy (bool): Build the deployed layer: two strip convolutions of all
+            channels that hold paths, norms, small kernel, identity, ghosts
+            and bias. Defaults to False.
 
     Shape:
         ``(B, C, H, W)`` in, the same out; any floating dtype.
@@ -139,6 +139,7 @@ class ShiftWiseConv2d(BaseModule):
         self.norm_cfg = norm_cfg
         self.form = form
         self.deploy = deploy
+        self.keeps_order = False
 
         rep, ghost = split_channels(self.in_channels, ghost_ratio, style)
         self.spec = ShiftSpec.from_seed(
@@ -161,13 +162,11 @@ class ShiftWiseConv2d(BaseModule):
                         self.spec.strip_length)
         self.register_parameter('bias', None)
         if self.deploy:
-            self.strip_h = nn.Conv2d(c, c, (n, length), groups=c)
-            self.strip_v = nn.Conv2d(c, c, (length, n), groups=c, bias=False)
-            if self.ghost_index.numel():
-                self.ghost_scale = nn.Parameter(
-                    torch.ones(self.ghost_index.numel()))
-                self.ghost_bias = nn.Parameter(
-                    torch.zeros(self.ghost_index.numel()))
+            channels = self.in_channels
+            self.strip_h = nn.Conv2d(channels, channels, (n, length),
+                                     groups=channels)
+            self.strip_v = nn.Conv2d(channels, channels, (length, n),
+                                     groups=channels, bias=False)
             return
         self.convs = nn.ModuleList(
             nn.Conv2d(c, c * self.spec.num_taps, n, padding=n - 1, groups=c,
@@ -199,41 +198,25 @@ class ShiftWiseConv2d(BaseModule):
         return shiftwise_conv(x, self.merged_weight(), self.spec,
                               form=self.form)
 
-    def _forward_channels_last(self, x: Tensor) -> Tensor:
-        """The deployed layer on a CPU: no tensor changes its layout."""
-        x = x.permute(0, 2, 3, 1)
-        ghosts = self.ghost_index.numel()
-        rep = x.index_select(3, self.rep_index) if ghosts else x
-        out = strip_pair_conv(rep.permute(0, 3, 1, 2), self.strip_h.weight,
-                              self.strip_v.weight, self.strip_h.bias,
-                              self.spec)
-        if ghosts:
-            ghost = torch.addcmul(self.ghost_bias,
-                                  x.index_select(3, self.ghost_index),
-                                  self.ghost_scale)
-            out = torch.cat([out, ghost.permute(0, 3, 1, 2)], dim=1)
-        return out
+    def _order(self) -> Tensor | None:
+        """Input channel of each output channel; None without ghosts."""
+        if not self.ghost_index.numel():
+            return None
+        return torch.cat([self.rep_index, self.ghost_index])
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.deploy and x.device.type == 'cpu' and \
-                x.is_contiguous(memory_format=torch.channels_last) and \
-                not torch.is_grad_enabled() and not torch.jit.is_tracing():
-            return self._forward_channels_last(x)
+        order = self._order()
+        if self.deploy:
+            out = strip_pair_conv(x, self.strip_h.weight, self.strip_v.weight,
+                                  self.strip_h.bias, self.spec)
+            return out if order is None or self.keeps_order else \
+                permute_channels(out, order)
         rep, ghost = x, None
-        if self.ghost_index.numel():
-            order = torch.cat([self.rep_index, self.ghost_index])
+        if order is not None:
             rep, ghost = permute_channels(x, order).split(
                 [self.rep_index.numel(), self.ghost_index.numel()], dim=1)
-        if self.deploy:
-            out = strip_pair_conv(rep, self.strip_h.weight,
-                                  self.strip_v.weight, self.strip_h.bias,
-                                  self.spec)
-            if ghost is not None:
-                ghost = (ghost * self.ghost_scale.view(-1, 1, 1) +
-                         self.ghost_bias.view(-1, 1, 1))
-        else:
-            h, v, i = self.operator(rep)
-            out = self.norm_h(h) + self.norm_v(v) + self.norm_i(i) + rep
+        h, v, i = self.operator(rep)
+        out = self.norm_h(h) + self.norm_v(v) + self.norm_i(i) + rep
         if ghost is not None:
             out = torch.cat([out, ghost], dim=1)
         return out if self.bias is None else out + self.bias.view(-1, 1, 1)
@@ -242,9 +225,10 @@ class ShiftWiseConv2d(BaseModule):
     def switch_to_deploy(self) -> None:
         """Folds paths, norms, small kernel and identity into two strips.
 
-        See :func:`~shiftwise_mm.models.layers.fold.fold_strips`. The function
-        in eval mode stays the same up to rounding. A second call does
-        nothing.
+        A ghost becomes a strip whose only entry is the centre, so that no
+        channel is gathered before. See
+        :func:`~shiftwise_mm.models.layers.fold.fold_strips`. The function in
+        eval mode stays the same up to rounding. A second call does nothing.
 
         Raises:
             TypeError: If a norm has no running statistics to fold.
@@ -263,9 +247,13 @@ class ShiftWiseConv2d(BaseModule):
         self.deploy = True
         self._build(bias=False)
         self.to(weight.device, weight.dtype)
-        self.strip_h.weight.copy_(strip_h)
-        self.strip_h.bias.copy_(offset)
-        self.strip_v.weight.copy_(strip_v)
+        n, first = self.spec.small_kernel, self.spec.large_kernel // 2
+        for parameter, value in ((self.strip_h.weight, strip_h),
+                                 (self.strip_v.weight, strip_v),
+                                 (self.strip_h.bias, offset)):
+            parameter.zero_()
+            parameter[self.rep_index] = value.to(weight.dtype)
+        self.strip_h.weight[self.ghost_index, 0, n // 2, first] = 1
         if bias is not None:
             self.absorb_affine(torch.ones_like(bias), bias)
 
@@ -282,16 +270,35 @@ class ShiftWiseConv2d(BaseModule):
         if not self.deploy:
             raise ValueError('absorb_affine needs the deployed layer: call '
                              'switch_to_deploy first')
-        c = self.spec.channels
         weight = self.strip_h.weight
         scale, offset = scale.to(weight.device), offset.to(weight.device)
+        order = self._order()
+        if order is not None and not self.keeps_order:
+            back = order.argsort()
+            scale, offset = scale[back], offset[back]
         for strip in (self.strip_h, self.strip_v):
-            strip.weight.copy_(
-                strip.weight * scale[:c].view(-1, 1, 1, 1))
-        self.strip_h.bias.copy_(self.strip_h.bias * scale[:c] + offset[:c])
-        if self.ghost_index.numel():
-            self.ghost_scale.copy_(self.ghost_scale * scale[c:])
-            self.ghost_bias.copy_(self.ghost_bias * scale[c:] + offset[c:])
+            strip.weight.copy_(strip.weight * scale.view(-1, 1, 1, 1))
+        self.strip_h.bias.copy_(self.strip_h.bias * scale + offset)
+
+    def keep_order(self) -> Tensor | None:
+        """Lets the deployed layer leave its channels in the input's order.
+
+        What reads them must be changed accordingly: channel ``order[i]`` of
+        the output is what was channel ``i``.
+
+        Returns:
+            Tensor | None: ``order``, int64 ``(C,)``; None if nothing changes.
+
+        Raises:
+            ValueError: If the layer is not deployed.
+        """
+        if not self.deploy:
+            raise ValueError('keep_order needs the deployed layer: call '
+                             'switch_to_deploy first')
+        if self.keeps_order:
+            return None
+        self.keeps_order = True
+        return self._order()
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         # Wrong tables would load without a word and compute another function.
