@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from helpers import run_python
 
 from shiftwise_mm.analysis.benchmark import Budget, Goal, Settings, Table
 from shiftwise_mm.analysis.benchmark.counts import (
@@ -13,7 +14,6 @@ from shiftwise_mm.analysis.benchmark.counts import (
     shift_work,
 )
 from shiftwise_mm.analysis.benchmark.machine import Peaks, measure_peaks
-from shiftwise_mm.analysis.benchmark.memory import peak_memory
 from shiftwise_mm.analysis.benchmark.report import Report, write_json
 from shiftwise_mm.analysis.benchmark.timing import Timing, measure
 from shiftwise_mm.ops import ShiftSpec
@@ -58,21 +58,26 @@ def test_an_empty_budget_is_refused(options, message):
         Budget(**options)
 
 
-@pytest.mark.parametrize('mega', [2, 30])
+@pytest.mark.parametrize('mega', [2, 40])
 def test_peak_memory_is_what_lives_at_once(mega):
-    x = torch.zeros(mega << 18)  # mega MiB
+    # In a fresh process: what others have freed leaves holes in the heap.
+    peak, = run_python(f'''
+        import torch
+        from shiftwise_mm.analysis.benchmark.memory import peak_memory
+        x = torch.zeros({mega} << 18)  # mega MiB
 
-    def call():
-        a = x + 1
-        b = a * 2
-        del a
-        return b + 1
+        def call():
+            a = x + 1
+            b = a * 2
+            del a
+            return b + 1
 
-    call()
-    peak = peak_memory(call, CPU)
-    if peak is None:
+        call()
+        print(peak_memory(call, torch.device('cpu')))
+    ''')
+    if peak == 'None':
         pytest.skip('no high-water mark of the memory here')
-    assert 2 * mega - .5 <= peak / 2**20 <= 2 * mega + 1.5
+    assert 2 * mega - .5 <= int(peak) / 2**20 <= 2 * mega + 1.5
 
 
 @pytest.mark.parametrize('shape, large, small', [
@@ -150,7 +155,7 @@ def test_a_report_on_paper_and_in_a_file(tmp_path):
     assert '0.0123' in text and '* why' in text
     report = Report('op', {'torch': '2'}, {'macs': 2e9, 'bytes': 3e9},
                     [table], [Goal('P1', 'w', 1., 2.)])
-    assert 'Measured peaks: 2.0 GMAC/s (sgemm), 3.0 GB/s' in \
+    assert 'Measured peaks: 2.0 GMAC/s (matrix product), 3.0 GB/s' in \
         report.markdown()
     file = tmp_path / 'out.json'
     write_json(report, file)

@@ -2,7 +2,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import randomise_norms
+from helpers import assert_near, randomise_norms
 
 from shiftwise_mm.models.layers import GRN
 from shiftwise_mm.models.layers.blocks import UniRepBlock
@@ -96,6 +96,15 @@ def test_norms_of_large_half_values_are_finite():
     torch.testing.assert_close(channel_norms(x), expected)
     torch.testing.assert_close(channel_norms(x.requires_grad_()), expected)
     assert GRN(2)(x.half()).dtype == torch.half
+
+
+@pytest.mark.parametrize('size', [(2, 40, 41, 200), (1, 1, 1, 1 << 18),
+                                  (3, 7, 1, 5), (0, 2, 2, 3), (2, 1, 1, 1)])
+def test_norms_of_any_size(size):
+    x = torch.randn(size)
+    expected = torch.linalg.vector_norm(x.double(), dim=(1, 2), keepdim=True)
+    assert_near(channel_norms(x), expected)
+    assert_near(channel_norms(x.transpose(1, 2)), expected)
 
 
 def block():

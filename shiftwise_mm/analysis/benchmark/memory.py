@@ -27,7 +27,8 @@ def peak_memory(call: Callable[[], object],
     * CPU on Linux with glibc: the high-water mark of the resident memory,
       with unused memory given back first and every larger block mapped by
       itself. So it sees the scratch of oneDNN and Taichi too, which torch's
-      own count of allocations does not.
+      own count of allocations does not. Holes that earlier calls left in the
+      heap are used before, and then stay: a little is counted too much.
 
     Returns:
         int | None: None where the system offers no such figure.

@@ -108,8 +108,8 @@ class Report:
                           for key, value in self.provenance.items())
         parts = [f'## {self.command}', '', facts, '',
                  f'Measured peaks: {self.peaks["macs"] / 1e9:.1f} GMAC/s '
-                 f'(sgemm), {self.peaks["bytes"] / 1e9:.1f} GB/s (stream, '
-                 'read and written).', '']
+                 f'(matrix product), {self.peaks["bytes"] / 1e9:.1f} GB/s '
+                 '(stream, read and written).', '']
         parts += [table.markdown() for table in self.tables]
         parts += [goal.line() for goal in self.goals]
         return '\n'.join(parts).rstrip() + '\n'

@@ -148,7 +148,7 @@ class UniRepBlock(_Block):
         if not plain and not torch.is_grad_enabled():
             y = linear(self.pwconv1[0](y), first.weight, first.bias,
                        gelu=True)
-            return self.pwconv2(grn(y))
+            return self.pwconv2(grn.forward_(y))
         y = self.pwconv1(y)
         if plain or self.deploy or not y.requires_grad:
             return self.pwconv2(self.act(y))

@@ -33,6 +33,9 @@ class LayerNorm2d(nn.LayerNorm):
         return x.permute(0, 3, 1, 2)
 
 
+_IN_CACHE = 1 << 17  # elements
+
+
 def channel_norms(x: Tensor) -> Tensor:
     """Euclidean norm of each channel of ``(B, H, W, C)``: ``(B, 1, 1, C)``.
 
@@ -45,8 +48,12 @@ def channel_norms(x: Tensor) -> Tensor:
             x, dim=(1, 2), keepdim=True,
             dtype=torch.float32 if low else None)
     # torch's norm over any dimensions but the last is several times slower
-    # on CPUs; its gradient is not infinite at 0.
-    return x.square().sum((1, 2), keepdim=True).sqrt_()
+    # on CPUs (its gradient is not infinite at 0).
+    if x.numel() <= _IN_CACHE:
+        return x.square().sum((1, 2), keepdim=True).sqrt_()
+    squares = [sum(part.square().sum(0) for part in image.split(
+        max(_IN_CACHE // x.shape[3], 1))) for image in x.flatten(1, 2)]
+    return torch.stack(squares).sqrt_()[:, None, None]
 
 
 class GRN(nn.Module):
@@ -73,14 +80,22 @@ class GRN(nn.Module):
             if bias else None
         self.eps = eps
 
-    def forward(self, x: Tensor) -> Tensor:
+    def factor(self, x: Tensor) -> Tensor:
+        r""":math:`1 + \gamma_c g_c / (\bar g + \epsilon)`: (B, 1, 1, C)."""
         norm = channel_norms(x)
         scale = norm / (norm.mean(-1, keepdim=True) + self.eps)
-        factor = (self.gamma * scale + 1).to(x.dtype)
+        return (self.gamma * scale + 1).to(x.dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
         # One pass over x: it is the widest tensor of the block.
         if self.beta is None:
-            return x * factor
-        return torch.addcmul(self.beta.to(x.dtype), x, factor)
+            return x * self.factor(x)
+        return torch.addcmul(self.beta.to(x.dtype), x, self.factor(x))
+
+    def forward_(self, x: Tensor) -> Tensor:
+        """The same in the memory of ``x``, without gradients."""
+        x.mul_(self.factor(x))
+        return x if self.beta is None else x.add_(self.beta)
 
 
 class SEModule(nn.Module):
