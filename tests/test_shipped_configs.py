@@ -95,8 +95,8 @@ def test_all_others(config, miniature, tmp_path):
     train_and_test(config, miniature, tmp_path)
 
 
-@pytest.mark.parametrize('name', [
-    FAMILIES[0], pytest.param(FAMILIES[2], marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('name', MIXED)
 def test_mixed_precision(name, miniature, tmp_path):
     """Several steps without NaN, from the same losses as in fp32."""
     config = ROOT / 'configs' / name

@@ -165,6 +165,7 @@ def run_mmdet_tool(name, *args, cwd, iters):
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_mmdets_own_tools_take_our_config_unmodified(shapes, tmp_path):
     """Training, resuming, and testing of the checkpoint."""
     cwd, work = shapes.parents[1], ('--work-dir', tmp_path)

@@ -58,7 +58,8 @@ def last_line(done):
     return json.loads(last.removeprefix('demo-seg: '))
 
 
-@pytest.mark.parametrize('form', ['auto', 'shift'])
+@pytest.mark.parametrize('form', [
+    'auto', pytest.param('shift', marks=pytest.mark.slow)])
 def test_the_tool_trains_and_reports(form, masks, tmp_path):
     done = run_tool('--data', masks, '--iters', 3, '--form', form,
                     cwd=tmp_path)
@@ -97,6 +98,7 @@ def test_the_truth_is_on_the_left(masks, tmp_path):
                 assert np.median(spread) < 12
 
 
+@pytest.mark.slow
 def test_resume_continues_a_run(masks, tmp_path):
     args = ('--data', masks, '--work-dir', tmp_path, '--iters')
     last_line(run_tool(*args, 2, cwd=tmp_path))
@@ -203,6 +205,7 @@ def run_mmseg_tool(name, *args, cwd):
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_mmsegs_own_tools_take_our_config_unmodified(shapes, tmp_path):
     cwd, work = shapes.parents[1], ('--work-dir', tmp_path)
     log = run_mmseg_tool('train.py', *work, cwd=cwd)

@@ -202,7 +202,8 @@ def test_the_launcher_mpi_joins(tmp_path):
     assert out[-2:] == ['gloo (0, 1)', 'None (0, 1)']
 
 
-@pytest.mark.parametrize('tool', ['train', 'test'])
+@pytest.mark.parametrize('tool', [
+    'train', pytest.param('test', marks=pytest.mark.slow)])
 def test_no_thread_of_gloo_outlives_the_run(tool, segmentor, traces,
                                             tmp_path):
     """One that does aborts some of the processes when they exit."""

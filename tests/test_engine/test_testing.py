@@ -183,7 +183,8 @@ def boxes_in(file):
             for r in pickle.loads(file.read_bytes())]
 
 
-@pytest.mark.parametrize('tta', [[], ['--tta']], ids=['plain', 'tta'])
+@pytest.mark.parametrize('tta', [
+    [], pytest.param(['--tta'], marks=pytest.mark.slow)], ids=['plain', 'tta'])
 def test_a_detector_as_by_mmdets_own_tool(tta, detector, tmp_path):
     theirs = Path(mmdet.__file__).parent / '.mim/tools/test.py'
     show = ['--show-dir', 'shown', '--cfg-options',

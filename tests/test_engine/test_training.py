@@ -76,7 +76,8 @@ def test_a_segmentor_as_by_mmsegs_own_tool(segmentor, trained, tmp_path):
 
 
 @pytest.mark.parametrize('resume', [
-    ['--resume'], ['--resume', 'auto'], ['--resume', 'PATH']], ids=' '.join)
+    pytest.param(['--resume'], marks=pytest.mark.slow), ['--resume', 'auto'],
+    pytest.param(['--resume', 'PATH'], marks=pytest.mark.slow)], ids=' '.join)
 def test_resume(resume, segmentor, trained, tmp_path):
     """Two iterations and two more are four; the momentum goes on too."""
     train('config.py', '--work-dir', tmp_path, '--cfg-options',
