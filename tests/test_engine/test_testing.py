@@ -165,7 +165,8 @@ def test_a_classifier(classifier, tmp_path):
     assert [r['img_path'] for r in results] == [
         str(path.relative_to(base)) for path, _ in images]
     for result, logit in zip(results, logits, strict=True):
-        assert_near(result['pred_score'], logit.softmax(0))
+        # Batches of other sizes, and so other kernels.
+        assert_near(result['pred_score'], logit.softmax(0), 1e-4)
 
 
 @pytest.fixture(scope='module')
