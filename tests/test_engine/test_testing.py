@@ -139,12 +139,12 @@ def classifier(tmp_path_factory):
     x = torch.stack([published_preprocessing(path) for path, _ in images])
     torch.manual_seed(2)
     with torch.no_grad():
-        feats = model.backbone(x)
         model.head.norm.weight.normal_()
-        model.head.fc.weight.normal_()
+        # Small scores: larger ones magnify the rounding of the backbone.
+        model.head.fc.weight.normal_(std=.25)
         model.head.fc.bias.sub_(model(x).mean(0))
         torch.save(model.state_dict(), base / 'model.pth')
-        return base, images, model.head(feats)
+        return base, images, model.double()(x.double()).float()
 
 
 def test_a_classifier(classifier, tmp_path):
@@ -165,8 +165,7 @@ def test_a_classifier(classifier, tmp_path):
     assert [r['img_path'] for r in results] == [
         str(path.relative_to(base)) for path, _ in images]
     for result, logit in zip(results, logits, strict=True):
-        # Batches of other sizes, and so other kernels.
-        assert_near(result['pred_score'], logit.softmax(0), 1e-4)
+        assert_near(result['pred_score'], logit.softmax(0))
 
 
 @pytest.fixture(scope='module')
