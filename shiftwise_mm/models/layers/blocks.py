@@ -184,9 +184,9 @@ class UniRepBlock(_Block):
         if self.gamma is not None:
             weight = weight * self.gamma.double().view(-1, 1)
             bias = bias * self.gamma.double()
-        folded = PointwiseLinear(linear.in_features, linear.out_features,
-                           device=linear.weight.device,
-                           dtype=linear.weight.dtype)
+        folded = PointwiseLinear(
+            linear.in_features, linear.out_features,
+            device=linear.weight.device, dtype=linear.weight.dtype)
         folded.weight.copy_(weight)
         folded.bias.copy_(bias)
         self.pwconv2 = nn.Sequential(folded, permute)
