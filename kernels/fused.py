@@ -21,6 +21,7 @@ across tasks, so results do not depend on the threads.
 from functools import cache
 
 from .lane_ops import sums, transforms
+from .lane_weights import weights
 from .lanes import ROWS, layout, movers
 
 __all__ = ['forward_kernel', 'backward_kernel', 'LISTS']
@@ -42,25 +43,41 @@ def forward_kernel(taps: int, lanes: int, unit: int):
     import taichi as ti
     types = layout(taps, lanes, unit)
     size, pad = types.size, types.pad
-    move, change, walk = (make(taps, lanes, unit)
-                          for make in (movers, transforms, sums))
+    move, change, walk, kernel = (
+        make(taps, lanes, unit)
+        for make in (movers, transforms, sums, weights))
+    area, products = taps * taps, taps * size
 
     @ti.kernel
     def fused_forward(
             x: types.Units,  # (B, C, H, W), as the next three
             out_v: types.Units, out_i: types.Units, out_h: types.Units,
-            weight: types.Floats,  # (entries, N, a)
+            small: types.Floats,  # (C * k, N, N)
+            source: types.Ints,  # (entries, reps), their numbers
             offset: types.Ints,  # (entries,)
+            kernels: types.Floats,  # (entries, N, N), written first
+            weight: types.Floats,  # (entries, N, a), written next
             start: types.Ints,  # (3, C) of the lists, and the end
             mask: types.Masks,  # (groups, 10)
             scratch: types.Vectors,  # and the same memory in other shapes
             units: types.Units, rows_v: types.ManyV, rows_h: types.ManyH,
             share: ti.i32, tasks: ti.i32, items: ti.i32, images: ti.i32,
             groups_v: ti.i32, groups_h: ti.i32, C: ti.i32, H: ti.i32,
-            WU: ti.i32, wanted: ti.i32):
+            WU: ti.i32, reps: ti.i32, wanted: ti.i32):
         longest = ti.max((H + unit - 1) // unit, WU) * unit
         each = (items + tasks - 1) // tasks
+        entries = start[3 * C]
+        each_entry = (entries + tasks - 1) // tasks
         # Taichi gives a core at least 512 turns of a loop.
+        for turn in range(512 * tasks):
+            if (turn & 511) == 0:
+                first_entry = (turn >> 9) * each_entry
+                for t in range(first_entry,
+                               ti.min(entries, first_entry + each_entry)):
+                    kernel.gather(small, source, t * reps, reps,
+                                  t >= start[2 * C], kernels, t * area)
+                    kernel.to_products(kernels, t * area, False, weight,
+                                       t * products)
         for turn in range(512 * tasks):
             if (turn & 511) == 0:
                 task = turn >> 9
@@ -134,17 +151,24 @@ def backward_kernel(taps: int, lanes: int, unit: int):
     import taichi as ti
     types = layout(taps, lanes, unit)
     size, pad = types.size, types.pad
-    move, change, walk = (make(taps, lanes, unit)
-                          for make in (movers, transforms, sums))
+    move, change, walk, kernel = (
+        make(taps, lanes, unit)
+        for make in (movers, transforms, sums, weights))
+    area, products = taps * taps, taps * size
 
     @ti.kernel
     def fused_backward(
             x: types.Units,  # (B, C, H, W), as the next four
             grad_v: types.Units, grad_i: types.Units, grad_h: types.Units,
             grad_x: types.Units,
-            weight: types.Floats,  # flipped taps: (entries, N, a)
-            offset_x: types.Ints,  # of the flipped taps: (entries,)
-            offset: types.Ints,  # of the taps: (entries,)
+            small: types.Floats,  # (C * k, N, N), as the next
+            grad: types.Floats,
+            source: types.Ints,  # (entries, reps), numbers of small kernels
+            used: types.Ints,  # (C * k, uses), numbers of entries
+            flipped: types.Ints,  # (entries,), as the next two
+            offset_x: types.Ints, offset: types.Ints,
+            kernels: types.Floats,  # (entries, N, N), written first and last
+            weight: types.Floats,  # flipped: (entries, N, a), written next
             start: types.Ints,  # (3, C) of the lists, and the end
             grads: types.Floats,  # (items / C, entries, N, a)
             mask: types.Masks,  # (groups, 10)
@@ -152,10 +176,22 @@ def backward_kernel(taps: int, lanes: int, unit: int):
             units: types.Units, rows_v: types.ManyV, rows_h: types.ManyH,
             share: ti.i32, tasks: ti.i32, items: ti.i32, images: ti.i32,
             groups_v: ti.i32, groups_h: ti.i32, C: ti.i32, H: ti.i32,
-            WU: ti.i32, wanted: ti.i32, need_x: ti.i32, need_weight: ti.i32):
+            WU: ti.i32, reps: ti.i32, all_taps: ti.i32, uses: ti.i32,
+            wanted: ti.i32, need_x: ti.i32, need_weight: ti.i32):
         longest = ti.max((H + unit - 1) // unit, WU) * unit
         each = (items + tasks - 1) // tasks
+        entries = start[3 * C]
+        each_entry = (entries + tasks - 1) // tasks
         # Taichi gives a core at least 512 turns of a loop.
+        for turn in range(512 * tasks):
+            if (turn & 511) == 0 and need_x:
+                first_entry = (turn >> 9) * each_entry
+                for t in range(first_entry,
+                               ti.min(entries, first_entry + each_entry)):
+                    kernel.gather(small, source, flipped[t] * reps, reps,
+                                  t >= start[2 * C], kernels, t * area)
+                    kernel.to_products(kernels, t * area, True, weight,
+                                       t * products)
         for turn in range(512 * tasks):
             if (turn & 511) == 0:
                 task = turn >> 9
@@ -168,7 +204,7 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                     c = item % C
                     step = C * H * WU
                     base = (item // C) * images * step + c * H * WU
-                    grads_at = (item // C) * start[3 * C] * size * taps
+                    grads_at = (item // C) * entries * products
                     length = H
                     first_group, last_group = 0, groups_v
                     skip = unit // 4
@@ -232,5 +268,21 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                                                  images, step, tile, skip,
                                                  grad_x, base,
                                                  wanted & ((1 << s) - 1))
+        for turn in range(512 * tasks):
+            if (turn & 511) == 0 and need_weight:
+                first_entry = (turn >> 9) * each_entry
+                for t in range(first_entry,
+                               ti.min(entries, first_entry + each_entry)):
+                    kernel.from_products(grads, t * products, items // C,
+                                         entries * products, kernels,
+                                         t * area)
+        each_tap = (all_taps + tasks - 1) // tasks
+        for turn in range(512 * tasks):
+            if (turn & 511) == 0 and need_weight:
+                first_tap = (turn >> 9) * each_tap
+                for j in range(first_tap,
+                               ti.min(all_taps, first_tap + each_tap)):
+                    kernel.collect(kernels, used, j * uses, uses,
+                                   start[2 * C], grad, j * area)
 
     return fused_backward

@@ -1,14 +1,13 @@
 """Launches of the fused kernel for CPUs: lanes, scratch, weights."""
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import fused, runtime
-from .cook_toom import matrices
 from .lanes import ROWS, TILE
 
 __all__ = ['TAPS', 'DTYPES', 'MAX_ELEMENTS', 'Taps', 'forward', 'backward']
@@ -22,18 +21,24 @@ _TASKS = 4  # a thread: evens out what other programs take
 class Taps(NamedTuple):
     """The taps that there are: for each list and channel, by falling offset.
 
+    All are int32, and a number below zero stands for none.
+
     Attributes:
-        entry (Tensor): int64 ``(entries,)``, index of the kernel in the
-            weight's first two dimensions.
-        flipped (Tensor): The same with the taps of each channel reversed.
-        offset (Tensor): int32 ``(entries,)``, where each reads.
-        offset_flipped (Tensor): The same for the flipped taps.
-        start (Tensor): int32 ``(3 * C + 1,)``, the first entry of each
-            channel in the lists ``v, i, h``.
+        source (Tensor): ``(entries, reps)``, the small kernels that add up
+            to the entry's.
+        used (Tensor): ``(C * k, uses)``, the entries of each small kernel.
+        offset (Tensor): ``(entries,)``, where each reads.
+        flipped (Tensor): ``(entries,)``, the entries with those of each list
+            and channel reversed.
+        offset_flipped (Tensor): ``(entries,)``, the offset of these with
+            their kernels flipped.
+        start (Tensor): ``(3 * C + 1,)``, the first entry of each channel in
+            the lists ``v, i, h``.
     """
-    entry: Tensor
-    flipped: Tensor
+    source: Tensor
+    used: Tensor
     offset: Tensor
+    flipped: Tensor
     offset_flipped: Tensor
     start: Tensor
 
@@ -110,17 +115,11 @@ def _units(tensor: Tensor, width: int, unit: int) -> Tensor:
     return tensor.view(-1, unit)
 
 
-@cache
-def _matrix(taps: int) -> Tensor:
-    """``G``, ``(a, N)``."""
-    with torch.inference_mode(False):
-        return torch.tensor(matrices(TILE, taps)[1], device='cpu')
-
-
-def _products(weight: Tensor) -> Tensor:
-    """``G w`` of each row of kernels ``(entries, N, N)``, flat."""
-    n = weight.shape[-1]
-    return torch.mm(weight.reshape(-1, n), _matrix(n).t()).view(-1)
+def _weights(x: Tensor, taps: Taps, n: int) -> tuple[Tensor, Tensor]:
+    """Memory for each entry's kernel, and for its products."""
+    entries = taps.offset.numel()
+    return (x.new_empty(entries * n * n),
+            x.new_empty(entries * n * (TILE + n - 1)))
 
 
 def _wanted(outputs: str) -> int:
@@ -165,8 +164,7 @@ def forward(x: Tensor, weight: Tensor, taps: Taps,
 
     Args:
         x (Tensor): f32 ``(B, C, H, W)`` on the CPU, without grad.
-        weight (Tensor): f32 kernels, the last two dimensions ``N x N``, the
-            first of them along the shift.
+        weight (Tensor): f32 small kernels, ``(C*k, 1, N, N)``.
         taps (Taps): The lists.
         outputs (str): Those of ``'vih'`` that are wanted, in this order.
 
@@ -177,18 +175,19 @@ def forward(x: Tensor, weight: Tensor, taps: Taps,
     n = weight.shape[-1]
     if not B:
         return [x.new_empty(x.shape) for _ in outputs]
+    lanes, unit, width, tables, sizes = _arguments(x.shape, n, 2)
+    out = [x.new_empty(B, C, H, width) for _ in outputs]
+    source = _units(x, width, unit)
+    given = {
+        name: o.view(-1, unit)
+        for name, o in zip(outputs, out, strict=True)
+    }
+    kernels, products = _weights(x, taps, n)
     with runtime.launching(x.device):
-        lanes, unit, width, tables, sizes = _arguments(x.shape, n, 2)
-        out = [x.new_empty(B, C, H, width) for _ in outputs]
-        source = _units(x, width, unit)
-        given = {
-            name: o.view(-1, unit)
-            for name, o in zip(outputs, out, strict=True)
-        }
-        kernels = weight.view(-1, n, n).index_select(0, taps.entry)
         fused.forward_kernel(n, lanes, unit)(
             source, *(given.get(name, source) for name in fused.LISTS),
-            _products(kernels), taps.offset, taps.start, *tables, *sizes,
+            weight.view(-1), taps.source.view(-1), taps.offset, kernels,
+            products, taps.start, *tables, *sizes, taps.source.shape[1],
             _wanted(outputs))
     return [o if W == width else o[..., :W].contiguous() for o in out]
 
@@ -208,30 +207,26 @@ def backward(grads: list[Tensor], x: Tensor, weight: Tensor, taps: Taps,
     if not B:
         return (x.new_empty(x.shape if need_x else 0),
                 torch.zeros_like(weight) if need_weight else x.new_empty(0))
+    lanes, unit, width, tables, sizes = _arguments(x.shape, n, 4)
+    grad_x = x.new_empty((B, C, H, width) if need_x else 0)
+    kernels, products = _weights(x, taps, n)
+    sums = x.new_empty(sizes[2] // C * products.numel() if need_weight else 0)
+    grad = weight.new_empty(weight.shape if need_weight else 0)
+    given = {
+        name: _units(g, width, unit)
+        for name, g in zip(outputs, grads, strict=True)
+    }
+    spare = given[outputs[0]]
+    source = _units(x, width, unit) if need_weight else spare
+    target = grad_x.view(-1, unit) if need_x else spare
     with runtime.launching(x.device):
-        lanes, unit, width, tables, sizes = _arguments(x.shape, n, 4)
-        grad_x = x.new_empty((B, C, H, width) if need_x else 0)
-        sums = x.new_empty(
-            (sizes[2] // C, taps.entry.numel() * n, TILE + n -
-             1) if need_weight else 0)
-        given = {
-            name: _units(g, width, unit)
-            for name, g in zip(outputs, grads, strict=True)
-        }
-        spare = given[outputs[0]]
-        kernels = weight.view(-1, n, n).index_select(0, taps.flipped)
         fused.backward_kernel(n, lanes, unit)(
-            _units(x, width, unit) if need_weight else spare,
-            *(given.get(name, spare) for name in fused.LISTS),
-            grad_x.view(-1, unit) if need_x else spare,
-            _products(kernels.flip(1, 2)), taps.offset_flipped, taps.offset,
-            taps.start, sums.view(-1), *tables, *sizes, _wanted(outputs),
+            source, *(given.get(name, spare) for name in fused.LISTS), target,
+            weight.view(-1), grad.view(-1), taps.source.view(-1),
+            taps.used.view(-1), taps.flipped, taps.offset_flipped,
+            taps.offset, kernels, products, taps.start, sums, *tables, *sizes,
+            taps.source.shape[1], *taps.used.shape, _wanted(outputs),
             int(need_x), int(need_weight))
     if need_x and W != width:
         grad_x = grad_x[..., :W].contiguous()
-    if not need_weight:
-        return grad_x, sums
-    grad = torch.zeros_like(weight)
-    grad.view(-1, n, n)[taps.entry] = torch.mm(sums.sum(0),
-                                               _matrix(n)).view(-1, n, n)
     return grad_x, grad
