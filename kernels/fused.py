@@ -107,18 +107,18 @@ def forward_kernel(taps: int, lanes: int, unit: int):
                         result = plane + size * height
                         for g in range(first_group, last_group):
                             tile = (g - first_group) * (lanes - 2 * skip)
-                            tile -= skip
                             move.fetch(x, base, d, H, WU, images, step, tile,
                                        units, stage)
-                            change.to_plane(rows_v, rows_h, stage, d, blocks,
-                                            mask, g, scratch, rows, plane,
-                                            height, length)
+                            change.to_planes(rows_v, rows_h, stage, d, blocks,
+                                             mask, g, scratch, rows, plane,
+                                             height, length, False, 0, 0, 1,
+                                             0)
                             for s in range(2 * d, 2 + d):
                                 if wanted >> s & 1:
                                     walk.convolve(
                                         weight, offset, start[s * C + c],
                                         start[s * C + c + 1], scratch, plane,
-                                        height, length, result, padded)
+                                        height, length, result, padded, 0)
                                     change.from_plane(
                                         scratch, result, padded, d, blocks,
                                         rows, rows_v, rows_h, stage)
@@ -222,13 +222,15 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                     plane_x = result + size * padded
                     spread = plane_x + size * height
                     for g in range(first_group, last_group):
-                        tile = (g - first_group) * (lanes - 2 * skip) - skip
-                        if need_weight and wanted & (3 + d) != 0:
+                        tile = (g - first_group) * (lanes - 2 * skip)
+                        lists = wanted & (3 + d)
+                        if need_weight and lists != 0:
                             move.fetch(x, base, d, H, WU, images, step, tile,
                                        units, stage)
-                            change.to_plane(rows_v, rows_h, stage, d, blocks,
-                                            mask, g, scratch, rows, plane_x,
-                                            height, length)
+                            change.to_planes(rows_v, rows_h, stage, d, blocks,
+                                             mask, g, scratch, rows, plane_x,
+                                             height, length, False, 0, 0, 1,
+                                             0)
                         for s in range(2 * d, 2 + d):
                             if wanted >> s & 1:
                                 first = start[s * C + c]
@@ -242,32 +244,30 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                                 else:
                                     move.fetch(grad_h, base, 1, H, WU, images,
                                                step, tile, units, stage)
+                                change.to_planes(
+                                    rows_v, rows_h, stage, d, blocks, mask, g,
+                                    scratch, rows, plane, height, length,
+                                    True, spread, padded + 8, need_x,
+                                    need_weight)
                                 if need_weight:
-                                    change.to_spread(
-                                        rows_v, rows_h, stage, d, blocks,
-                                        mask, g, scratch, rows, spread,
-                                        padded + 8, length)
                                     walk.correlate(
                                         offset, first, last, scratch, plane_x,
                                         height, length, spread, padded + 8,
                                         grads, grads_at, g > first_group)
                                 if need_x:
-                                    change.to_plane(
-                                        rows_v, rows_h, stage, d, blocks,
-                                        mask, g, scratch, rows, plane, height,
-                                        length)
                                     walk.convolve(
                                         weight, offset_x, first, last,
                                         scratch, plane, height, length,
-                                        result, padded)
-                                    change.from_plane(
-                                        scratch, result, padded, d, blocks,
-                                        rows, rows_v, rows_h, stage)
-                                    # The first list writes, the others add.
-                                    move.deliver(units, stage, d, H, WU,
-                                                 images, step, tile, skip,
-                                                 grad_x, base,
-                                                 wanted & ((1 << s) - 1))
+                                        result, padded,
+                                        s == 1 and wanted & 1 != 0)
+                        if need_x and lists != 0:
+                            change.from_plane(scratch, result, padded, d,
+                                              blocks, rows, rows_v, rows_h,
+                                              stage)
+                            # The first direction writes, the other adds.
+                            move.deliver(units, stage, d, H, WU, images, step,
+                                         tile, skip, grad_x, base,
+                                         d == 1 and wanted & 3 != 0)
         for turn in range(512 * tasks):
             if (turn & 511) == 0 and need_weight:
                 first_entry = (turn >> 9) * each_entry

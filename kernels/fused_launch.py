@@ -68,8 +68,8 @@ def _layout(B: int, H: int, W: int, lanes: int,
     """Tables of one shape; ``unit`` divides ``W``.
 
     The tiles of a row follow each other in the lanes, and images with few
-    tiles share a vector. A row that is longer takes several vectors; they
-    overlap by a unit on both sides, whose results are dropped.
+    tiles share a vector. A row that is longer takes several vectors; where
+    two meet they overlap by a unit on each side, whose results are dropped.
     """
     with torch.inference_mode(False), torch.device('cpu'):
         longest = max(W, H + 3) // 4
@@ -77,22 +77,23 @@ def _layout(B: int, H: int, W: int, lanes: int,
                      if B % p == 0 and (p == 1 or p * longest <= lanes))
         parts = []
         for tiles, down in ((W // 4, True), ((H + 3) // 4, False)):
-            if images * tiles <= lanes:
-                skip, groups = 0, 1
-            else:
+            skip, groups = 0, 1
+            if images * tiles > lanes:
                 skip = unit // 4 if down else 1
-                groups = -(-tiles // (lanes - 2 * skip))
+                groups = -(-(tiles - 2 * skip) // (lanes - 2 * skip))
             lane = torch.arange(lanes)
-            number = (torch.arange(groups)[:, None] *
-                      (lanes - 2 * skip) - skip + lane)  # (groups, lanes)
-            there = (number >= 0) & (number < images * tiles)
+            first = torch.arange(groups)[:, None] * (lanes - 2 * skip)
+            number = first + lane  # (groups, lanes)
+            there = number < images * tiles
             number = torch.where(there, number, 0)
+            kept = (((lane >= skip) | (first == 0)) &
+                    ((lane < lanes - skip) | (first + lanes >= tiles)))
             tile = number % tiles
             inside = there[:, None].expand(-1, 4, -1)
             if not down:
                 row = tile[:, None] * 4 + torch.arange(4)[:, None]
                 inside = inside & (row < H)
-            inner = inside & ((lane >= skip) & (lane < lanes - skip))
+            inner = inside & kept[:, None]
             mask = torch.cat([
                 inside, (there & (tile > 0))[:, None],
                 (there & (tile < tiles - 1))[:, None], inner
