@@ -10,12 +10,15 @@ and at ``-(N//2) .. N//2`` across it:
 (horizontally with the two axes exchanged). Any list will do: all positions
 of a strip, or those that a mask has left, which then cost what they are.
 
-One task works on one channel of a few images. It turns the planes into rows
+One task works on the images of a few channels. It turns the planes into rows
 of *tiles*, ``TILE`` neighbours across the shift, one tile a lane: all lanes
 share channel, tap and offset, so weights are scalars. Across the shift the
 short convolution of :mod:`cook_toom` saves half of the products; along the
 shift each tap adds to ``ROWS`` rows that stay in registers. Nothing is added
 across tasks, so results do not depend on the threads.
+
+Taichi takes some microseconds for each argument: numbers come in ``sizes``
+(in the order of :data:`SIZES`) and the lists in one ``table``.
 """
 # No `from __future__ import annotations`: Taichi reads the annotations.
 from functools import cache
@@ -24,9 +27,12 @@ from .lane_ops import sums, transforms
 from .lane_weights import weights
 from .lanes import ROWS, layout, movers
 
-__all__ = ['forward_kernel', 'backward_kernel', 'LISTS']
+__all__ = ['forward_kernel', 'backward_kernel', 'LISTS', 'SIZES']
 
 LISTS = 'vih'  # the order of the lists: two down the columns, one along rows
+SIZES = ('share', 'floats', 'items', 'parts', 'images', 'groups_v',
+         'groups_h', 'channels', 'height', 'units', 'reps', 'uses', 'taps',
+         'wanted', 'need_x', 'need_weight')
 
 
 @cache
@@ -46,50 +52,46 @@ def forward_kernel(taps: int, lanes: int, unit: int):
     move, change, walk, kernel = (
         make(taps, lanes, unit)
         for make in (movers, transforms, sums, weights))
-    area, products = taps * taps, taps * size
+    products = taps * size
 
     @ti.kernel
     def fused_forward(
             x: types.Units,  # (B, C, H, W), as the next three
             out_v: types.Units, out_i: types.Units, out_h: types.Units,
             small: types.Floats,  # (C * k, N, N)
-            source: types.Ints,  # (entries, reps), their numbers
-            offset: types.Ints,  # (entries,)
-            kernels: types.Floats,  # (entries, N, N), written first
-            weight: types.Floats,  # (entries, N, a), written next
-            start: types.Ints,  # (3, C) of the lists, and the end
+            table: types.Ints,  # start, offset and source of Taps
             mask: types.Masks,  # (groups, 10)
+            sizes: types.Ints,
             scratch: types.Vectors,  # and the same memory in other shapes
             units: types.Units, rows_v: types.ManyV, rows_h: types.ManyH,
-            share: ti.i32, tasks: ti.i32, items: ti.i32, images: ti.i32,
-            groups_v: ti.i32, groups_h: ti.i32, C: ti.i32, H: ti.i32,
-            WU: ti.i32, reps: ti.i32, wanted: ti.i32):
-        longest = ti.max((H + unit - 1) // unit, WU) * unit
-        each = (items + tasks - 1) // tasks
-        entries = start[3 * C]
-        each_entry = (entries + tasks - 1) // tasks
+            floats: types.Floats, tasks: ti.i32):
         # Taichi gives a core at least 512 turns of a loop.
         for turn in range(512 * tasks):
             if (turn & 511) == 0:
-                first_entry = (turn >> 9) * each_entry
-                for t in range(first_entry,
-                               ti.min(entries, first_entry + each_entry)):
-                    kernel.gather(small, source, t * reps, reps,
-                                  t >= start[2 * C], kernels, t * area)
-                    kernel.to_products(kernels, t * area, False, weight,
-                                       t * products)
-        for turn in range(512 * tasks):
-            if (turn & 511) == 0:
                 task = turn >> 9
+                share, items, parts = sizes[0], sizes[2], sizes[3]
+                images, groups_v, groups_h = sizes[4], sizes[5], sizes[6]
+                C, H, WU, reps = sizes[7], sizes[8], sizes[9], sizes[10]
+                wanted = sizes[13]
+                offset = 3 * C + 1
+                source = offset + table[3 * C]
+                each = (items + tasks - 1) // tasks
+                longest = ti.max((H + unit - 1) // unit, WU) * unit
                 stage = task * share * (lanes // unit)
                 rows = task * share + 4 * longest
                 plane = rows + unit * size
+                weight = ((task + 1) * share) * lanes - sizes[1]
+                now = -1
                 for half in range(2 * task * each,
                                   2 * ti.min(items, task * each + each)):
                     item, d = half // 2, half % 2
-                    c = item % C
+                    c = item // parts
                     step = C * H * WU
-                    base = (item // C) * images * step + c * H * WU
+                    base = item % parts * images * step + c * H * WU
+                    if c != now:
+                        now = c
+                        kernel.make(small, table, c, C, reps, source, -1,
+                                    floats, weight, False)
                     length = H
                     first_group, last_group = 0, groups_v
                     skip = unit // 4
@@ -113,12 +115,19 @@ def forward_kernel(taps: int, lanes: int, unit: int):
                                              mask, g, scratch, rows, plane,
                                              height, length, False, 0, 0, 1,
                                              0)
+                            at = weight
+                            if d == 1:
+                                at += (table[c + 1] - table[c] +
+                                       table[C + c + 1]
+                                       - table[C + c]) * products
                             for s in range(2 * d, 2 + d):
+                                first = table[s * C + c]
+                                last = table[s * C + c + 1]
                                 if wanted >> s & 1:
                                     walk.convolve(
-                                        weight, offset, start[s * C + c],
-                                        start[s * C + c + 1], scratch, plane,
-                                        height, length, result, padded, 0)
+                                        floats, at, table, offset, first,
+                                        last, scratch, plane, height, length,
+                                        result, padded, 0)
                                     change.from_plane(
                                         scratch, result, padded, d, blocks,
                                         rows, rows_v, rows_h, stage)
@@ -134,6 +143,7 @@ def forward_kernel(taps: int, lanes: int, unit: int):
                                         move.deliver(units, stage, 1, H, WU,
                                                      images, step, tile, skip,
                                                      out_h, base, 0)
+                                at += (last - first) * products
 
     return fused_forward
 
@@ -163,48 +173,44 @@ def backward_kernel(taps: int, lanes: int, unit: int):
             grad_x: types.Units,
             small: types.Floats,  # (C * k, N, N), as the next
             grad: types.Floats,
-            source: types.Ints,  # (entries, reps), numbers of small kernels
-            used: types.Ints,  # (C * k, uses), numbers of entries
-            flipped: types.Ints,  # (entries,), as the next two
-            offset_x: types.Ints, offset: types.Ints,
-            kernels: types.Floats,  # (entries, N, N), written first and last
-            weight: types.Floats,  # flipped: (entries, N, a), written next
-            start: types.Ints,  # (3, C) of the lists, and the end
-            grads: types.Floats,  # (items / C, entries, N, a)
+            table: types.Ints,  # all of Taps
+            grads: types.Floats,  # (parts, entries, N, a), (entries, N, N)
             mask: types.Masks,  # (groups, 10)
+            sizes: types.Ints,
             scratch: types.Vectors,  # and the same memory in other shapes
             units: types.Units, rows_v: types.ManyV, rows_h: types.ManyH,
-            share: ti.i32, tasks: ti.i32, items: ti.i32, images: ti.i32,
-            groups_v: ti.i32, groups_h: ti.i32, C: ti.i32, H: ti.i32,
-            WU: ti.i32, reps: ti.i32, all_taps: ti.i32, uses: ti.i32,
-            wanted: ti.i32, need_x: ti.i32, need_weight: ti.i32):
-        longest = ti.max((H + unit - 1) // unit, WU) * unit
-        each = (items + tasks - 1) // tasks
-        entries = start[3 * C]
-        each_entry = (entries + tasks - 1) // tasks
+            floats: types.Floats, tasks: ti.i32):
         # Taichi gives a core at least 512 turns of a loop.
-        for turn in range(512 * tasks):
-            if (turn & 511) == 0 and need_x:
-                first_entry = (turn >> 9) * each_entry
-                for t in range(first_entry,
-                               ti.min(entries, first_entry + each_entry)):
-                    kernel.gather(small, source, flipped[t] * reps, reps,
-                                  t >= start[2 * C], kernels, t * area)
-                    kernel.to_products(kernels, t * area, True, weight,
-                                       t * products)
         for turn in range(512 * tasks):
             if (turn & 511) == 0:
                 task = turn >> 9
+                share, items, parts = sizes[0], sizes[2], sizes[3]
+                images, groups_v, groups_h = sizes[4], sizes[5], sizes[6]
+                C, H, WU, reps = sizes[7], sizes[8], sizes[9], sizes[10]
+                wanted, need_x, need_weight = sizes[13], sizes[14], sizes[15]
+                entries = table[3 * C]
+                offset = 3 * C + 1
+                source = offset + entries
+                flipped = source + entries * reps
+                offset_x = flipped + entries
+                each = (items + tasks - 1) // tasks
+                longest = ti.max((H + unit - 1) // unit, WU) * unit
                 stage = task * share * (lanes // unit)
                 rows = task * share + 4 * longest
                 plane = rows + unit * size
+                weight = ((task + 1) * share) * lanes - sizes[1]
+                now = -1
                 for half in range(2 * task * each,
                                   2 * ti.min(items, task * each + each)):
                     item, d = half // 2, half % 2
-                    c = item % C
+                    c = item // parts
                     step = C * H * WU
-                    base = (item // C) * images * step + c * H * WU
-                    grads_at = (item // C) * entries * products
+                    base = item % parts * images * step + c * H * WU
+                    grads_at = item % parts * entries * products
+                    if need_x and c != now:
+                        now = c
+                        kernel.make(small, table, c, C, reps, source, flipped,
+                                    floats, weight, True)
                     length = H
                     first_group, last_group = 0, groups_v
                     skip = unit // 4
@@ -231,10 +237,14 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                                              mask, g, scratch, rows, plane_x,
                                              height, length, False, 0, 0, 1,
                                              0)
+                        at = weight
+                        if d == 1:
+                            at += (table[c + 1] - table[c] + table[C + c + 1]
+                                   - table[C + c]) * products
                         for s in range(2 * d, 2 + d):
+                            first = table[s * C + c]
+                            last = table[s * C + c + 1]
                             if wanted >> s & 1:
-                                first = start[s * C + c]
-                                last = start[s * C + c + 1]
                                 if s == 0:
                                     move.fetch(grad_v, base, 0, H, WU, images,
                                                step, tile, units, stage)
@@ -251,15 +261,17 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                                     need_weight)
                                 if need_weight:
                                     walk.correlate(
-                                        offset, first, last, scratch, plane_x,
-                                        height, length, spread, padded + 8,
-                                        grads, grads_at, g > first_group)
+                                        table, offset, first, last, scratch,
+                                        plane_x, height, length, spread,
+                                        padded + 8, grads, grads_at,
+                                        g > first_group)
                                 if need_x:
                                     walk.convolve(
-                                        weight, offset_x, first, last,
-                                        scratch, plane, height, length,
+                                        floats, at, table, offset_x, first,
+                                        last, scratch, plane, height, length,
                                         result, padded,
                                         s == 1 and wanted & 1 != 0)
+                            at += (last - first) * products
                         if need_x and lists != 0:
                             change.from_plane(scratch, result, padded, d,
                                               blocks, rows, rows_v, rows_h,
@@ -269,20 +281,22 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                                          tile, skip, grad_x, base,
                                          d == 1 and wanted & 3 != 0)
         for turn in range(512 * tasks):
-            if (turn & 511) == 0 and need_weight:
-                first_entry = (turn >> 9) * each_entry
-                for t in range(first_entry,
-                               ti.min(entries, first_entry + each_entry)):
-                    kernel.from_products(grads, t * products, items // C,
-                                         entries * products, kernels,
-                                         t * area)
-        each_tap = (all_taps + tasks - 1) // tasks
-        for turn in range(512 * tasks):
-            if (turn & 511) == 0 and need_weight:
-                first_tap = (turn >> 9) * each_tap
-                for j in range(first_tap,
-                               ti.min(all_taps, first_tap + each_tap)):
-                    kernel.collect(kernels, used, j * uses, uses,
-                                   start[2 * C], grad, j * area)
+            if (turn & 511) == 0 and sizes[15]:
+                task = turn >> 9
+                C, reps, uses, k = sizes[7], sizes[10], sizes[11], sizes[12]
+                entries, parts = table[3 * C], sizes[3]
+                used = 3 * C + 1 + entries * (3 + reps)
+                kernels = parts * entries * products
+                each = (C + tasks - 1) // tasks
+                for c in range(task * each, ti.min(C, task * each + each)):
+                    for s in range(3):
+                        for t in range(table[s * C + c],
+                                       table[s * C + c + 1]):
+                            kernel.from_products(
+                                grads, t * products, parts,
+                                entries * products, kernels + t * area)
+                    for j in range(c * k, c * k + k):
+                        kernel.collect(grads, kernels, table, used + j * uses,
+                                       uses, table[2 * C], grad, j * area)
 
     return fused_backward

@@ -116,47 +116,72 @@ def _units(tensor: Tensor, width: int, unit: int) -> Tensor:
     return tensor.view(-1, unit)
 
 
-def _weights(x: Tensor, taps: Taps, n: int) -> tuple[Tensor, Tensor]:
-    """Memory for each entry's kernel, and for its products."""
-    entries = taps.offset.numel()
-    return (x.new_empty(entries * n * n),
-            x.new_empty(entries * n * (TILE + n - 1)))
-
-
-def _wanted(outputs: str) -> int:
-    """One bit for each list."""
-    return sum(1 << fused.LISTS.index(name) for name in outputs)
-
-
 _scratch: dict[str, Tensor] = {}
 
 
-def _arguments(shape: torch.Size, taps: int, planes: int) -> tuple:
-    """Lanes, unit, width, layout's and scratch's arguments, and the sizes."""
+class _Plan(NamedTuple):
+    """What a launch needs that does not depend on the tensors."""
+    lanes: int
+    unit: int
+    width: int  # of a row, filled up
+    parts: int  # launches of the weights' gradients to be added
+    mask: Tensor
+    sizes: Tensor
+    scratch: int  # floats
+    tasks: int
+
+
+@lru_cache(maxsize=1024)
+def _plan(shape: torch.Size, n: int, taps: int, reps: int, uses: int,
+          outputs: str, need_x: bool, need_weight: bool, threads: int,
+          lanes: int) -> _Plan:
+    """Sizes of a launch for ``taps`` small kernels a channel."""
     B, C, H, W = shape
-    lanes = _lanes()
     width = -(-W // 4) * 4
     unit = 4 if width % 8 else 8
     layout = _layout(B, H, width, lanes, unit)
-    tasks = _TASKS * torch.get_num_threads()
     length = -(-max(H, width) // ROWS) * ROWS
-    size = TILE + taps - 1
-    height = length + 2 * (ROWS + taps - 2)
-    share = 4 * length + unit * size + planes * size * height
+    size = TILE + n - 1
+    planes = 4 if need_x or need_weight else 2
+    # The products of a channel's entries, and a kernel behind them.
+    floats = (2 * taps + 1) * n * size + n * n
+    floats = -(-floats // lanes) * lanes
+    share = (4 * length + unit * size + floats // lanes +
+             planes * size * (length + 2 * (ROWS + n - 2)))
     share = -(-share // 8) * 8  # rows of many lanes begin at whole ones
-    count = tasks * share * lanes
+    parts = B // layout.images
+    sizes = dict(
+        share=share, floats=floats, items=parts * C, parts=parts,
+        images=layout.images, groups_v=layout.groups[0],
+        groups_h=layout.groups[1], channels=C, height=H, units=width // unit,
+        reps=reps, uses=uses, taps=taps,
+        wanted=sum(1 << fused.LISTS.index(name) for name in outputs),
+        need_x=need_x, need_weight=need_weight)
+    with torch.inference_mode(False):
+        numbers = torch.tensor([sizes[name] for name in fused.SIZES],
+                               dtype=torch.int32, device='cpu')
+    tasks = _TASKS * threads
+    return _Plan(lanes, unit, width, parts, layout.mask, numbers,
+                 tasks * share * lanes, tasks)
+
+
+def _planned(x: Tensor, weight: Tensor, taps: Taps, outputs: str,
+             need_x: bool = False,
+             need_weight: bool = False) -> tuple[_Plan, tuple]:
+    """The plan, and the last arguments of the kernels."""
+    plan = _plan(x.shape, weight.shape[-1], len(weight) // x.shape[1],
+                 taps.source.shape[1], taps.used.shape[1], outputs, need_x,
+                 need_weight, torch.get_num_threads(), _lanes())
     scratch = _scratch.get('all')
-    if scratch is None or scratch.numel() < count:
+    if scratch is None or scratch.numel() < plan.scratch:
         # Kept: fresh memory would cost as much as a small convolution.
         with torch.inference_mode(False):
-            scratch = _scratch['all'] = _aligned(count, torch.float32)
-    scratch = scratch[:count]
-    tables = (layout.mask, scratch.view(-1, lanes), scratch.view(-1, unit),
-              scratch.view(-1, 4 * lanes),
-              scratch.view(-1, unit * lanes))
-    sizes = (share, tasks, B // layout.images * C, layout.images,
-             *layout.groups, C, H, width // unit)
-    return lanes, unit, width, tables, sizes
+            scratch = _scratch['all'] = _aligned(plan.scratch, torch.float32)
+    scratch = scratch[:plan.scratch]
+    lanes, unit = plan.lanes, plan.unit
+    return plan, (plan.mask, plan.sizes, scratch.view(-1, lanes),
+                  scratch.view(-1, unit), scratch.view(-1, 4 * lanes),
+                  scratch.view(-1, unit * lanes), scratch, plan.tasks)
 
 
 def forward(x: Tensor, weight: Tensor, taps: Taps,
@@ -173,23 +198,21 @@ def forward(x: Tensor, weight: Tensor, taps: Taps,
         list[Tensor]: One ``(B, C, H, W)`` for each.
     """
     B, C, H, W = x.shape
-    n = weight.shape[-1]
     if not B:
         return [x.new_empty(x.shape) for _ in outputs]
-    lanes, unit, width, tables, sizes = _arguments(x.shape, n, 2)
+    plan, arguments = _planned(x, weight, taps, outputs)
+    width, unit = plan.width, plan.unit
     out = [x.new_empty(B, C, H, width) for _ in outputs]
     source = _units(x, width, unit)
     given = {
         name: o.view(-1, unit)
         for name, o in zip(outputs, out, strict=True)
     }
-    kernels, products = _weights(x, taps, n)
+    table = torch.cat([taps.start, taps.offset, taps.source.view(-1)])
     with runtime.launching(x.device):
-        fused.forward_kernel(n, lanes, unit)(
+        fused.forward_kernel(weight.shape[-1], plan.lanes, unit)(
             source, *(given.get(name, source) for name in fused.LISTS),
-            weight.view(-1), taps.source.view(-1), taps.offset, kernels,
-            products, taps.start, *tables, *sizes, taps.source.shape[1],
-            _wanted(outputs))
+            weight.view(-1), table, *arguments)
     return [o if W == width else o[..., :W].contiguous() for o in out]
 
 
@@ -208,11 +231,12 @@ def backward(grads: list[Tensor], x: Tensor, weight: Tensor, taps: Taps,
     if not B:
         return (x.new_empty(x.shape if need_x else 0),
                 torch.zeros_like(weight) if need_weight else x.new_empty(0))
-    lanes, unit, width, tables, sizes = _arguments(x.shape, n, 4)
+    plan, arguments = _planned(x, weight, taps, outputs, need_x, need_weight)
+    width, unit = plan.width, plan.unit
     grad_x = x.new_empty((B, C, H, width) if need_x else 0)
-    kernels, products = _weights(x, taps, n)
-    sums = x.new_empty(sizes[2] // C * products.numel() if need_weight else 0)
     grad = weight.new_empty(weight.shape if need_weight else 0)
+    entries = taps.offset.numel() if need_weight else 0
+    sums = x.new_empty(entries * n * (plan.parts * (TILE + n - 1) + n))
     given = {
         name: _units(g, width, unit)
         for name, g in zip(outputs, grads, strict=True)
@@ -220,14 +244,14 @@ def backward(grads: list[Tensor], x: Tensor, weight: Tensor, taps: Taps,
     spare = given[outputs[0]]
     source = _units(x, width, unit) if need_weight else spare
     target = grad_x.view(-1, unit) if need_x else spare
+    table = torch.cat([
+        taps.start, taps.offset, taps.source.view(-1), taps.flipped,
+        taps.offset_flipped, taps.used.view(-1)
+    ])
     with runtime.launching(x.device):
-        fused.backward_kernel(n, lanes, unit)(
+        fused.backward_kernel(n, plan.lanes, unit)(
             source, *(given.get(name, spare) for name in fused.LISTS), target,
-            weight.view(-1), grad.view(-1), taps.source.view(-1),
-            taps.used.view(-1), taps.flipped, taps.offset_flipped,
-            taps.offset, kernels, products, taps.start, sums, *tables, *sizes,
-            taps.source.shape[1], *taps.used.shape, _wanted(outputs),
-            int(need_x), int(need_weight))
+            weight.view(-1), grad.view(-1), table, sums, *arguments)
     if need_x and W != width:
         grad_x = grad_x[..., :W].contiguous()
     return grad_x, grad

@@ -147,12 +147,13 @@ def sums(taps: int, lanes: int, unit: int) -> SimpleNamespace:
     quad = ti.types.vector(4, ti.f32)
 
     @ti.func
-    def convolve(weight: ti.template(), offset: ti.template(), first, last,
-                 scratch: ti.template(), plane, height, length, result,
-                 result_height, add):
+    def convolve(weight: ti.template(), weight_at, table: ti.template(),
+                 offset, first, last, scratch: ti.template(), plane, height,
+                 length, result, result_height, add):
         """Sums of the taps ``first..last-1``, sorted by falling offset.
 
-        Where ``add`` is set they are added to what is there.
+        ``weight_at`` is where the weights of the first are. Where ``add`` is
+        set they are added to what is there.
         """
         for q in range(size):
             begin = first
@@ -160,9 +161,11 @@ def sums(taps: int, lanes: int, unit: int) -> SimpleNamespace:
             for block in range(result_height // ROWS):
                 top = block * ROWS
                 # Taps that touch no row of the block cost nothing.
-                while begin < last and top + offset[begin] >= length:
+                while begin < last and \
+                        top + table[offset + begin] >= length:
                     begin += 1
-                while end < last and top + offset[end] + pad >= 0:
+                while end < last and \
+                        top + table[offset + end] + pad >= 0:
                     end += 1
                 a0, a1, a2, a3 = vec(0.0), vec(0.0), vec(0.0), vec(0.0)
                 a4, a5, a6, a7 = vec(0.0), vec(0.0), vec(0.0), vec(0.0)
@@ -174,8 +177,8 @@ def sums(taps: int, lanes: int, unit: int) -> SimpleNamespace:
                     a6, a7 = scratch[out + 6], scratch[out + 7]
                 base = plane + q * height + pad + top
                 for t in range(begin, end):
-                    at = base + offset[t]
-                    w = t * taps * size + q
+                    at = base + table[offset + t]
+                    w = weight_at + (t - first) * taps * size + q
                     for s in ti.static(range(ROWS + taps - 1)):
                         u = scratch[at + s]
                         if ti.static(0 <= s < taps):
@@ -223,12 +226,12 @@ def sums(taps: int, lanes: int, unit: int) -> SimpleNamespace:
         grads[at] = before + total(v)
 
     @ti.func
-    def correlate(offset: ti.template(), first, last, scratch: ti.template(),
-                  plane, height, length, spread_plane, spread_height,
-                  grads: ti.template(), to, add):
+    def correlate(table: ti.template(), offset, first, last,
+                  scratch: ti.template(), plane, height, length, spread_plane,
+                  spread_height, grads: ti.template(), to, add):
         """Gradients of the products' weights of taps ``first..last-1``."""
         for t in range(first, last):
-            shift = offset[t]
+            shift = table[offset + t]
             low = ti.max(0, 1 - taps - shift)
             high = ti.min(length, length - shift)
             for q in range(size):

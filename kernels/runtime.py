@@ -27,6 +27,7 @@ __all__ = [
 _lock = threading.RLock()
 _owned_program = None  # the program that we made, to tell it from a user's
 _owned_threads = 0
+_owned_on_cpu = True
 _exit_registered = False
 
 
@@ -175,19 +176,19 @@ def ensure(device: torch.device) -> None:
     Raises:
         RuntimeError: With :func:`reason` if Taichi cannot serve ``device``.
     """
-    global _owned_program, _owned_threads, _exit_registered
+    global _owned_program, _owned_threads, _owned_on_cpu, _exit_registered
     with _lock:
+        program = _program()
+        if program is not None and program is _owned_program and \
+                device.type == 'cpu' and _owned_on_cpu and \
+                _owned_threads == torch.get_num_threads():
+            return  # most calls
         why = reason(device)
         if why is not None:
             raise RuntimeError(why)
-        program = _program()
-        if program is not None:
-            if program is not _owned_program:
-                return
-            on_gpu = _arch_name() == 'cuda'
-            if on_gpu or (device.type == 'cpu'
-                          and _owned_threads == torch.get_num_threads()):
-                return
+        if program is not None and (program is not _owned_program
+                                    or not _owned_on_cpu):
+            return
         ti = _import_taichi()
         # ti.init announces its arch on stdout, which belongs to the caller.
         with contextlib.redirect_stdout(io.StringIO()):
@@ -202,6 +203,7 @@ def ensure(device: torch.device) -> None:
                 offline_cache_file_path=_kernel_folder())
         _owned_program = _program()
         _owned_threads = torch.get_num_threads()
+        _owned_on_cpu = device.type == 'cpu'
         if not _exit_registered:
             atexit.register(_close)
             _exit_registered = True

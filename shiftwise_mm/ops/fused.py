@@ -125,10 +125,8 @@ def _fused(x: Tensor, weight: Tensor, taps: list[Tensor],
     ``taps`` are the lists of :class:`~shiftwise_mm.kernels.fused_launch.Taps`.
     """
     kernels = _kernels(x.device)
-    with torch.autocast(x.device.type, enabled=False):
-        out = kernels.forward(
-            *(_taken(t, kernels.DTYPES) for t in (x, weight)),
-            fused_launch.Taps(*taps), outputs)
+    out = kernels.forward(*(_taken(t, kernels.DTYPES) for t in (x, weight)),
+                          fused_launch.Taps(*taps), outputs)
     return [o.to(x.dtype) for o in out]
 
 
@@ -144,12 +142,11 @@ def _fused_backward(grads: list[Tensor], x: Tensor, weight: Tensor,
                     need_weight: bool) -> tuple[Tensor, Tensor]:
     """Its gradients; empty where not needed."""
     kernels = _kernels(x.device)
-    with torch.autocast(x.device.type, enabled=False):
-        *grads, taken_x, taken_weight = (_taken(t, kernels.DTYPES)
-                                         for t in (*grads, x, weight))
-        grad_x, grad_weight = kernels.backward(
-            grads, taken_x, taken_weight, fused_launch.Taps(*taps), outputs,
-            need_x, need_weight)
+    *grads, taken_x, taken_weight = (_taken(t, kernels.DTYPES)
+                                     for t in (*grads, x, weight))
+    grad_x, grad_weight = kernels.backward(
+        grads, taken_x, taken_weight, fused_launch.Taps(*taps), outputs,
+        need_x, need_weight)
     return grad_x.to(x.dtype), grad_weight.to(weight.dtype)
 
 
