@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import ROOT, assert_near, randomise_norms, run_python
+from processes import run_forked
 from segmentor import build_segmentor, make_segmentor
 from slurm import install_slurm
 
@@ -59,14 +60,16 @@ def segmentor(tmp_path_factory):
 
 def run(script, *args, cwd, code=0, **env):
     """What a script of tools/ prints."""
-    command = ['bash'] if script.endswith('.sh') else [sys.executable, '-P']
-    done = subprocess.run(
-        [*command, str(ROOT / 'tools' / script), *map(str, args)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd,
-        timeout=600, env={
-            **os.environ, 'PYTHONPATH': str(cwd), 'PYTHON': sys.executable,
-            **env
-        })
+    command = [str(ROOT / 'tools' / script), *map(str, args)]
+    env = {**os.environ, 'PYTHONPATH': str(cwd), 'PYTHON': sys.executable,
+           **env}
+    if script.endswith('.py'):
+        done = run_forked(*command, cwd=cwd, env=env, merge=True)
+    else:
+        done = subprocess.run(
+            ['bash', *command], stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, cwd=cwd, timeout=600,
+            env=env)
     assert done.returncode == code, done.stdout[-5000:]
     return done.stdout
 
