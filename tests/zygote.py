@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import types
+from pathlib import Path
 
 # For their time only: each program imports what it uses as ever.
 import cv2  # noqa: F401
@@ -24,6 +25,20 @@ import mmcv.transforms  # noqa: F401
 import mmengine.runner  # noqa: F401
 import mmengine.visualization  # noqa: F401
 import numpy as np
+from mmengine.config import config
+
+
+def remember_formatted_code() -> None:
+    """mmengine formats the same config five times a run."""
+    format_code, known = config.FormatCode, {}
+
+    def remembering(text, **options):
+        key = text, repr(options)
+        if key not in known:
+            known[key] = format_code(text, **options)
+        return known[key]
+
+    config.FormatCode = remembering
 
 
 def serve(requests: socket.socket) -> list[str]:
@@ -67,15 +82,18 @@ def become(request: dict, output: list[int]) -> list[str]:
 
 def run(command: list[str]) -> None:
     """As ``python -P COMMAND``."""
-    path, *_ = sys.argv = command
     main = sys.modules['__main__'] = types.ModuleType('__main__')
-    main.__file__ = path
-    with open(path, encoding='utf-8') as file:
-        code = compile(file.read(), path, 'exec')
-    exec(code, vars(main))
+    if command[0] == '-c':
+        source = command.pop(1)
+    else:
+        main.__file__ = command[0]
+        source = Path(command[0]).read_text('utf-8')
+    sys.argv = command
+    exec(compile(source, command[0], 'exec'), vars(main))
 
 
 if __name__ == '__main__':
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # none is waited for
+    remember_formatted_code()
     gc.freeze()
     run(serve(socket.socket(fileno=int(sys.argv[1]))))

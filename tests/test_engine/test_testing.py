@@ -97,7 +97,7 @@ def refusals(*runs, cwd):
             except SystemExit as error:
                 print('code', error.code, flush=True)
     """
-    out = run_python(code, cwd, stderr=True)
+    out = run_python(code, cwd, stderr=True, run=run_forked)
     lines = [line for line in out if line.startswith(('test: ', 'code '))]
     assert lines[1::2] == ['code 2'] * len(runs)
     return lines[::2]
@@ -186,12 +186,12 @@ def test_a_detector_as_by_mmdets_own_tool(tta, detector, tmp_path):
     theirs = Path(mmdet.__file__).parent / '.mim/tools/test.py'
     show = ['--show-dir', 'shown', '--cfg-options',
             'default_hooks.visualization.score_thr=0.']
-    for name, tool, options in (
-            ('ours', ROOT / 'tools/test.py', tta or show),
-            ('theirs', theirs, tta)):
+    for name, tool, options, run in (
+            ('ours', ROOT / 'tools/test.py', tta or show, run_fresh),
+            ('theirs', theirs, tta, run_forked)):
         done = run_tool(DETECTOR, 'model.pth', '--work-dir', tmp_path / name,
                         '--out', tmp_path / f'{name}.pkl', *options,
-                        cwd=detector, tool=tool, run=run_fresh)
+                        cwd=detector, tool=tool, run=run)
         assert 'bbox_mAP' in done.stdout + done.stderr
     one, other = (metrics_in(tmp_path / name) for name in ('ours', 'theirs'))
     assert one.keys() == other.keys() >= {'coco/bbox_mAP'}

@@ -122,11 +122,12 @@ def test_a_detector_as_by_mmdets_own_tool(tmp_path):
     make_shapes_dataset(tmp_path / 'data/shapes', num_train=4, num_val=4,
                         image_size=(128, 96))
     theirs = Path(mmdet.__file__).parent / '.mim/tools/train.py'
-    for name, tool in ('ours', TOOL), ('theirs', theirs):
+    for name, tool, run in (('ours', TOOL, run_fresh),
+                            ('theirs', theirs, run_forked)):
         log = train(DETECTOR, '--work-dir', tmp_path / name, '--cfg-options',
                     'train_cfg.max_iters=2', 'train_cfg.val_interval=2',
                     'default_hooks.checkpoint.interval=2', cwd=tmp_path,
-                    tool=tool, run=run_fresh)
+                    tool=tool, run=run)
         assert 'bbox_mAP' in log
     assert same_weights(tmp_path / 'ours/iter_2.pth',
                         tmp_path / 'theirs/iter_2.pth')
@@ -264,7 +265,7 @@ def test_what_does_not_fit_is_one_line(segmentor, trained, tmp_path):
             except SystemExit as error:
                 print('code', error.code, flush=True)
     """
-    out = run_python(code, segmentor, stderr=True)
+    out = run_python(code, segmentor, stderr=True, run=run_forked)
     lines = [line for line in out if line.startswith(('train: ', 'code '))]
     assert lines[1::2] == ['code 2'] * len(cases)
     for line, (_, words) in zip(lines[::2], cases, strict=True):
