@@ -4,7 +4,6 @@ import threading
 import pytest
 import torch
 from helpers import assert_near, run_python
-from processes import run_forked
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -118,7 +117,7 @@ def test_the_same_bits_with_any_number_of_threads():
             print(hashlib.sha256(b''.join(
                 t.detach().numpy().tobytes()
                 for t in (*out, *grads))).hexdigest())
-    ''', run=run_forked)
+    ''')
     assert len(lines) == 3 and len(set(lines)) == 1
 
 
