@@ -11,7 +11,6 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, MODELS
 from mmengine.runner import Runner
-from published import outputs
 
 HOOK = dict(type='shiftwise_mm.CoarseSparsityHook', sparsity=.4,
             init='uniform', interval=2, path_gap=2)
@@ -109,6 +108,14 @@ class Watch(Hook):
             assert_same(masks_of(ema), self.masks[-1])
 
 
+@HOOKS.register_module(name='SparseNoDropout', force=True)
+class NoDropout(Hook):
+    """Nothing but the hook draws at random."""
+
+    def before_train(self, runner):
+        runner.model.dropout.p = 0.
+
+
 def masks_of(model):
     """Copies of the masks, by name."""
     return {name: buffer.clone() for name, buffer in model.named_buffers()
@@ -158,14 +165,17 @@ def assert_same(actual, expected):
 
 
 def runner_of(folder, max_iters=6, hook=HOOK, hooks=(), backbone=BACKBONE,
-              model=None, optim_wrapper=None, save=2, **options):
-    """A runner of the task; a hook ``SparseWatch`` is its last."""
+              model=None, optim_wrapper=None, save=None, **options):
+    """A runner of the task, which saves every ``save`` iterations."""
     torch.manual_seed(3)
     hooks = [*([dict(hook)] if hook else []), *map(dict, hooks)]
-    return Runner.from_cfg(Config(dict(
-        model=dict(type='SparseTask', backbone=backbone, **(model or {}))
-        if 'type' not in (model or {}) else {'backbone': backbone, **model},
-        work_dir=str(folder), default_scope='mmengine',
+    saving = dict(type='CheckpointHook', interval=save or 999,
+                  save_last=save is not None, by_epoch=False)
+    # Runners of one name within a second would share their scope.
+    name = f'sparse{next(COUNTER)}'
+    return Runner.from_cfg(Config({**dict(
+        model={**dict(type='SparseTask', backbone=backbone), **(model or {})},
+        work_dir=str(folder), default_scope='mmengine', custom_hooks=hooks,
         train_dataloader=dict(
             batch_size=3, num_workers=0,
             sampler=dict(type='InfiniteSampler', shuffle=False),
@@ -173,14 +183,10 @@ def runner_of(folder, max_iters=6, hook=HOOK, hooks=(), backbone=BACKBONE,
         train_cfg=dict(by_epoch=False, max_iters=max_iters),
         optim_wrapper={**dict(optimizer=dict(
             type='AdamW', lr=1e-2, weight_decay=.1)), **(optim_wrapper or {})},
-        default_hooks=dict(
-            logger=dict(type='LoggerHook', interval=1),
-            checkpoint=dict(type='CheckpointHook', interval=save,
-                            by_epoch=False)),
-        custom_hooks=hooks, randomness=dict(seed=0),
-        log_processor=dict(by_epoch=False),
-        # Runners of one name within a second would share their scope.
-        experiment_name=f'sparse{next(COUNTER)}', **options)))
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=1),
+                           checkpoint=saving),
+        log_processor=dict(by_epoch=False), randomness=dict(seed=0),
+        experiment_name=name), **options}))
 
 
 def train(folder, *args, averaged=False, watched=True, hooks=(), **options):
@@ -193,6 +199,6 @@ def train(folder, *args, averaged=False, watched=True, hooks=(), **options):
 
 __all__ = [
     'BACKBONE', 'HOOK', 'SLAK', 'Task', 'assert_same', 'assert_zero',
-    'kernels_of', 'masks_of', 'outputs', 'over_weights', 'runner_of', 'train',
+    'kernels_of', 'masks_of', 'over_weights', 'runner_of', 'train',
     'weights_of'
 ]
