@@ -11,12 +11,21 @@ from segmentor import make_segmentor
 from shiftwise_mm.engine.inputs import InputError
 from shiftwise_mm.engine.training import config_for_training, run_training
 
-# Writes masks, weights and moments behind each iteration.
-TRACE = """
+# Writes masks and weights behind each iteration.
+TRACE = '''
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from shiftwise_mm.engine.hooks import CoarseSparsityHook
+
+
+@HOOKS.register_module()
+class Apart(CoarseSparsityHook):
+    """As if the generators of the ranks had come apart."""
+
+    def __init__(self, **kwargs):
+        super().__init__(seed=get_rank(), **kwargs)
 
 
 @HOOKS.register_module()
@@ -32,16 +41,13 @@ class Trace(Hook):
 
     def after_train(self, runner):
         torch.save(self.rows, f'{runner.work_dir}/rank{get_rank()}.pth')
-"""
-# Seeds differ, as if the generators of the ranks had come apart.
+'''
 CONFIG = """
-import os
 _base_ = './config.py'
 custom_imports = dict(imports=['trace'])
 custom_hooks = [
-    dict(type='shiftwise_mm.CoarseSparsityHook', sparsity=0.5, init='snip',
-         growth='gradient', interval=1, path_gap=2,
-         seed=int(os.environ.get('RANK', 0))),
+    dict(type='Apart', sparsity=0.5, init='snip',
+         growth='gradient', interval=1, path_gap=2),
     dict(type='Trace')]
 """
 
