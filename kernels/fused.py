@@ -10,22 +10,29 @@ and at ``-(N//2) .. N//2`` across it:
 (horizontally with the two axes exchanged). Any list will do: all positions
 of a strip, or those that a mask has left, which then cost what they are.
 
-One task works on one channel of a few images. It turns the planes into rows
+One task works on the images of a few channels. It turns the planes into rows
 of *tiles*, ``TILE`` neighbours across the shift, one tile a lane: all lanes
 share channel, tap and offset, so weights are scalars. Across the shift the
 short convolution of :mod:`cook_toom` saves half of the products; along the
 shift each tap adds to ``ROWS`` rows that stay in registers. Nothing is added
 across tasks, so results do not depend on the threads.
+
+Taichi takes some microseconds for each argument: numbers come in ``sizes``
+(in the order of :data:`SIZES`) and the lists in one ``table``.
 """
 # No `from __future__ import annotations`: Taichi reads the annotations.
 from functools import cache
 
 from .lane_ops import sums, transforms
+from .lane_weights import weights
 from .lanes import ROWS, layout, movers
 
-__all__ = ['forward_kernel', 'backward_kernel', 'LISTS']
+__all__ = ['forward_kernel', 'backward_kernel', 'LISTS', 'SIZES']
 
 LISTS = 'vih'  # the order of the lists: two down the columns, one along rows
+SIZES = ('share', 'floats', 'items', 'parts', 'images', 'groups_v',
+         'groups_h', 'channels', 'height', 'units', 'reps', 'uses', 'taps',
+         'wanted', 'need_x', 'need_weight')
 
 
 @cache
@@ -42,37 +49,49 @@ def forward_kernel(taps: int, lanes: int, unit: int):
     import taichi as ti
     types = layout(taps, lanes, unit)
     size, pad = types.size, types.pad
-    move, change, walk = (make(taps, lanes, unit)
-                          for make in (movers, transforms, sums))
+    move, change, walk, kernel = (
+        make(taps, lanes, unit)
+        for make in (movers, transforms, sums, weights))
+    products = taps * size
 
     @ti.kernel
     def fused_forward(
             x: types.Units,  # (B, C, H, W), as the next three
             out_v: types.Units, out_i: types.Units, out_h: types.Units,
-            weight: types.Floats,  # (entries, N, a)
-            offset: types.Ints,  # (entries,)
-            start: types.Ints,  # (3, C) of the lists, and the end
+            small: types.Floats,  # (C * k, N, N)
+            table: types.Ints,  # start, offset and source of Taps
             mask: types.Masks,  # (groups, 10)
+            sizes: types.Ints,
             scratch: types.Vectors,  # and the same memory in other shapes
             units: types.Units, rows_v: types.ManyV, rows_h: types.ManyH,
-            share: ti.i32, tasks: ti.i32, items: ti.i32, images: ti.i32,
-            groups_v: ti.i32, groups_h: ti.i32, C: ti.i32, H: ti.i32,
-            WU: ti.i32, wanted: ti.i32):
-        longest = ti.max((H + unit - 1) // unit, WU) * unit
-        each = (items + tasks - 1) // tasks
+            floats: types.Floats, tasks: ti.i32):
         # Taichi gives a core at least 512 turns of a loop.
         for turn in range(512 * tasks):
             if (turn & 511) == 0:
                 task = turn >> 9
+                share, items, parts = sizes[0], sizes[2], sizes[3]
+                images, groups_v, groups_h = sizes[4], sizes[5], sizes[6]
+                C, H, WU, reps = sizes[7], sizes[8], sizes[9], sizes[10]
+                wanted = sizes[13]
+                offset = 3 * C + 1
+                source = offset + table[3 * C]
+                each = (items + tasks - 1) // tasks
+                longest = ti.max((H + unit - 1) // unit, WU) * unit
                 stage = task * share * (lanes // unit)
                 rows = task * share + 4 * longest
                 plane = rows + unit * size
+                weight = ((task + 1) * share) * lanes - sizes[1]
+                now = -1
                 for half in range(2 * task * each,
                                   2 * ti.min(items, task * each + each)):
                     item, d = half // 2, half % 2
-                    c = item % C
+                    c = item // parts
                     step = C * H * WU
-                    base = (item // C) * images * step + c * H * WU
+                    base = item % parts * images * step + c * H * WU
+                    if c != now:
+                        now = c
+                        kernel.make(small, table, c, C, reps, source, -1,
+                                    floats, weight, False)
                     length = H
                     first_group, last_group = 0, groups_v
                     skip = unit // 4
@@ -90,18 +109,25 @@ def forward_kernel(taps: int, lanes: int, unit: int):
                         result = plane + size * height
                         for g in range(first_group, last_group):
                             tile = (g - first_group) * (lanes - 2 * skip)
-                            tile -= skip
                             move.fetch(x, base, d, H, WU, images, step, tile,
                                        units, stage)
-                            change.to_plane(rows_v, rows_h, stage, d, blocks,
-                                            mask, g, scratch, rows, plane,
-                                            height, length)
+                            change.to_planes(rows_v, rows_h, stage, d, blocks,
+                                             mask, g, scratch, rows, plane,
+                                             height, length, False, 0, 0, 1,
+                                             0)
+                            at = weight
+                            if d == 1:
+                                at += (table[c + 1] - table[c] +
+                                       table[C + c + 1]
+                                       - table[C + c]) * products
                             for s in range(2 * d, 2 + d):
+                                first = table[s * C + c]
+                                last = table[s * C + c + 1]
                                 if wanted >> s & 1:
                                     walk.convolve(
-                                        weight, offset, start[s * C + c],
-                                        start[s * C + c + 1], scratch, plane,
-                                        height, length, result, padded)
+                                        floats, at, table, offset, first,
+                                        last, scratch, plane, height, length,
+                                        result, padded, 0)
                                     change.from_plane(
                                         scratch, result, padded, d, blocks,
                                         rows, rows_v, rows_h, stage)
@@ -117,6 +143,7 @@ def forward_kernel(taps: int, lanes: int, unit: int):
                                         move.deliver(units, stage, 1, H, WU,
                                                      images, step, tile, skip,
                                                      out_h, base, 0)
+                                at += (last - first) * products
 
     return fused_forward
 
@@ -134,41 +161,56 @@ def backward_kernel(taps: int, lanes: int, unit: int):
     import taichi as ti
     types = layout(taps, lanes, unit)
     size, pad = types.size, types.pad
-    move, change, walk = (make(taps, lanes, unit)
-                          for make in (movers, transforms, sums))
+    move, change, walk, kernel = (
+        make(taps, lanes, unit)
+        for make in (movers, transforms, sums, weights))
+    area, products = taps * taps, taps * size
 
     @ti.kernel
     def fused_backward(
             x: types.Units,  # (B, C, H, W), as the next four
             grad_v: types.Units, grad_i: types.Units, grad_h: types.Units,
             grad_x: types.Units,
-            weight: types.Floats,  # flipped taps: (entries, N, a)
-            offset_x: types.Ints,  # of the flipped taps: (entries,)
-            offset: types.Ints,  # of the taps: (entries,)
-            start: types.Ints,  # (3, C) of the lists, and the end
-            grads: types.Floats,  # (items / C, entries, N, a)
+            small: types.Floats,  # (C * k, N, N), as the next
+            grad: types.Floats,
+            table: types.Ints,  # all of Taps
+            grads: types.Floats,  # (parts, entries, N, a), (entries, N, N)
             mask: types.Masks,  # (groups, 10)
+            sizes: types.Ints,
             scratch: types.Vectors,  # and the same memory in other shapes
             units: types.Units, rows_v: types.ManyV, rows_h: types.ManyH,
-            share: ti.i32, tasks: ti.i32, items: ti.i32, images: ti.i32,
-            groups_v: ti.i32, groups_h: ti.i32, C: ti.i32, H: ti.i32,
-            WU: ti.i32, wanted: ti.i32, need_x: ti.i32, need_weight: ti.i32):
-        longest = ti.max((H + unit - 1) // unit, WU) * unit
-        each = (items + tasks - 1) // tasks
+            floats: types.Floats, tasks: ti.i32):
         # Taichi gives a core at least 512 turns of a loop.
         for turn in range(512 * tasks):
             if (turn & 511) == 0:
                 task = turn >> 9
+                share, items, parts = sizes[0], sizes[2], sizes[3]
+                images, groups_v, groups_h = sizes[4], sizes[5], sizes[6]
+                C, H, WU, reps = sizes[7], sizes[8], sizes[9], sizes[10]
+                wanted, need_x, need_weight = sizes[13], sizes[14], sizes[15]
+                entries = table[3 * C]
+                offset = 3 * C + 1
+                source = offset + entries
+                flipped = source + entries * reps
+                offset_x = flipped + entries
+                each = (items + tasks - 1) // tasks
+                longest = ti.max((H + unit - 1) // unit, WU) * unit
                 stage = task * share * (lanes // unit)
                 rows = task * share + 4 * longest
                 plane = rows + unit * size
+                weight = ((task + 1) * share) * lanes - sizes[1]
+                now = -1
                 for half in range(2 * task * each,
                                   2 * ti.min(items, task * each + each)):
                     item, d = half // 2, half % 2
-                    c = item % C
+                    c = item // parts
                     step = C * H * WU
-                    base = (item // C) * images * step + c * H * WU
-                    grads_at = (item // C) * start[3 * C] * size * taps
+                    base = item % parts * images * step + c * H * WU
+                    grads_at = item % parts * entries * products
+                    if need_x and c != now:
+                        now = c
+                        kernel.make(small, table, c, C, reps, source, flipped,
+                                    floats, weight, True)
                     length = H
                     first_group, last_group = 0, groups_v
                     skip = unit // 4
@@ -186,17 +228,23 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                     plane_x = result + size * padded
                     spread = plane_x + size * height
                     for g in range(first_group, last_group):
-                        tile = (g - first_group) * (lanes - 2 * skip) - skip
-                        if need_weight and wanted & (3 + d) != 0:
+                        tile = (g - first_group) * (lanes - 2 * skip)
+                        lists = wanted & (3 + d)
+                        if need_weight and lists != 0:
                             move.fetch(x, base, d, H, WU, images, step, tile,
                                        units, stage)
-                            change.to_plane(rows_v, rows_h, stage, d, blocks,
-                                            mask, g, scratch, rows, plane_x,
-                                            height, length)
+                            change.to_planes(rows_v, rows_h, stage, d, blocks,
+                                             mask, g, scratch, rows, plane_x,
+                                             height, length, False, 0, 0, 1,
+                                             0)
+                        at = weight
+                        if d == 1:
+                            at += (table[c + 1] - table[c] + table[C + c + 1]
+                                   - table[C + c]) * products
                         for s in range(2 * d, 2 + d):
+                            first = table[s * C + c]
+                            last = table[s * C + c + 1]
                             if wanted >> s & 1:
-                                first = start[s * C + c]
-                                last = start[s * C + c + 1]
                                 if s == 0:
                                     move.fetch(grad_v, base, 0, H, WU, images,
                                                step, tile, units, stage)
@@ -206,31 +254,49 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                                 else:
                                     move.fetch(grad_h, base, 1, H, WU, images,
                                                step, tile, units, stage)
+                                change.to_planes(
+                                    rows_v, rows_h, stage, d, blocks, mask, g,
+                                    scratch, rows, plane, height, length,
+                                    True, spread, padded + 8, need_x,
+                                    need_weight)
                                 if need_weight:
-                                    change.to_spread(
-                                        rows_v, rows_h, stage, d, blocks,
-                                        mask, g, scratch, rows, spread,
-                                        padded + 8, length)
                                     walk.correlate(
-                                        offset, first, last, scratch, plane_x,
-                                        height, length, spread, padded + 8,
-                                        grads, grads_at, g > first_group)
+                                        table, offset, first, last, scratch,
+                                        plane_x, height, length, spread,
+                                        padded + 8, grads, grads_at,
+                                        g > first_group)
                                 if need_x:
-                                    change.to_plane(
-                                        rows_v, rows_h, stage, d, blocks,
-                                        mask, g, scratch, rows, plane, height,
-                                        length)
                                     walk.convolve(
-                                        weight, offset_x, first, last,
-                                        scratch, plane, height, length,
-                                        result, padded)
-                                    change.from_plane(
-                                        scratch, result, padded, d, blocks,
-                                        rows, rows_v, rows_h, stage)
-                                    # The first list writes, the others add.
-                                    move.deliver(units, stage, d, H, WU,
-                                                 images, step, tile, skip,
-                                                 grad_x, base,
-                                                 wanted & ((1 << s) - 1))
+                                        floats, at, table, offset_x, first,
+                                        last, scratch, plane, height, length,
+                                        result, padded,
+                                        s == 1 and wanted & 1 != 0)
+                            at += (last - first) * products
+                        if need_x and lists != 0:
+                            change.from_plane(scratch, result, padded, d,
+                                              blocks, rows, rows_v, rows_h,
+                                              stage)
+                            # The first direction writes, the other adds.
+                            move.deliver(units, stage, d, H, WU, images, step,
+                                         tile, skip, grad_x, base,
+                                         d == 1 and wanted & 3 != 0)
+        for turn in range(512 * tasks):
+            if (turn & 511) == 0 and sizes[15]:
+                task = turn >> 9
+                C, reps, uses, k = sizes[7], sizes[10], sizes[11], sizes[12]
+                entries, parts = table[3 * C], sizes[3]
+                used = 3 * C + 1 + entries * (3 + reps)
+                kernels = parts * entries * products
+                each = (C + tasks - 1) // tasks
+                for c in range(task * each, ti.min(C, task * each + each)):
+                    for s in range(3):
+                        for t in range(table[s * C + c],
+                                       table[s * C + c + 1]):
+                            kernel.from_products(
+                                grads, t * products, parts,
+                                entries * products, kernels + t * area)
+                    for j in range(c * k, c * k + k):
+                        kernel.collect(grads, kernels, table, used + j * uses,
+                                       uses, table[2 * C], grad, j * area)
 
     return fused_backward

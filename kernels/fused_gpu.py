@@ -194,6 +194,25 @@ def _accumulator(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def _rows(table: Tensor, which: Tensor) -> Tensor:
+    """The sums of the kernels of each row; below zero stands for none."""
+    table = torch.cat([table, table.new_zeros(1, *table.shape[1:])])
+    return table[which.long()].sum(1)
+
+
+def _turned(kernels: Tensor, taps: Taps) -> Tensor:
+    """With those of the list ``h`` transposed."""
+    number = torch.arange(len(kernels), device=kernels.device)
+    last = number >= taps.start[2 * (len(taps.start) // 3)]
+    return torch.where(last[:, None, None], kernels.transpose(1, 2),
+                       kernels).contiguous()
+
+
+def _gather(weight: Tensor, taps: Taps) -> Tensor:
+    """The kernel of each entry, rows along the shift: ``(entries, N, N)``."""
+    return _turned(_rows(weight.flatten(0, 1), taps.source), taps)
+
+
 def _convolve(inputs: dict[str, Tensor], results: list[Tensor],
               weight: Tensor, offset: Tensor, taps: Taps, outputs: str,
               summed: bool) -> None:
@@ -215,25 +234,22 @@ def forward(x: Tensor, weight: Tensor, taps: Taps,
 
     Args:
         x (Tensor): ``(B, C, H, W)``, one of :data:`DTYPES`, without grad.
-        weight (Tensor): ``(C, P, N, N)``, the third dimension along the
-            shift.
+        weight (Tensor): Small kernels ``(C*k, 1, N, N)``.
         taps (Taps): The lists, on the device of ``x``.
         outputs (str): Those of ``'vih'`` that are wanted, in this order.
 
     Returns:
         list[Tensor]: One ``(B, C, H, W)`` for each.
     """
-    n = weight.shape[-1]
-    if not taps.entry.numel():
+    if not taps.offset.numel():
         return [torch.zeros_like(x) for _ in outputs]
     x = x.contiguous()
     out = [x.new_empty(x.shape) for _ in outputs]
     if x.numel():
-        kernels = weight.to(_accumulator(x.dtype)).reshape(-1, n, n)
+        kernels = _gather(weight.to(_accumulator(x.dtype)), taps)
         with runtime.launching(x.device):
-            _convolve(dict.fromkeys(outputs, x), out,
-                      kernels.index_select(0, taps.entry), taps.offset, taps,
-                      outputs, False)
+            _convolve(dict.fromkeys(outputs, x), out, kernels, taps.offset,
+                      taps, outputs, False)
     return out
 
 
@@ -252,7 +268,7 @@ def backward(grads: list[Tensor], x: Tensor, weight: Tensor, taps: Taps,
     grad = (torch.zeros_like(weight) if need_weight else weight.new_empty(0))
     if not x.numel():
         return grad_x, grad
-    if not taps.entry.numel():
+    if not taps.offset.numel():
         return grad_x.zero_(), grad
     given = {
         name: g.contiguous()
@@ -260,13 +276,14 @@ def backward(grads: list[Tensor], x: Tensor, weight: Tensor, taps: Taps,
     }
     with runtime.launching(x.device):
         if need_x:
-            kernels = weight.to(_accumulator(x.dtype)).reshape(-1, n, n)
+            kernels = _gather(weight.to(_accumulator(x.dtype)), taps)
             kernels = kernels.index_select(0, taps.flipped).flip(1, 2)
             _convolve(given, [grad_x], kernels, taps.offset_flipped, taps,
                       outputs, True)
         if need_weight:
-            grad.view(-1, n, n)[taps.entry] = _correlate(
-                given, x.contiguous(), taps, n).to(grad.dtype)
+            kernels = _correlate(given, x.contiguous(), taps, n)
+            grad = _rows(_turned(kernels, taps), taps.used).view_as(
+                weight).to(weight.dtype)
     return grad_x, grad
 
 
@@ -274,7 +291,7 @@ def _correlate(grads: dict[str, Tensor], x: Tensor, taps: Taps,
                n: int) -> Tensor:
     """The gradient of each tap, ``(entries, N, N)``."""
     B, C, H, W = x.shape
-    entries = taps.entry.numel()
+    entries = taps.offset.numel()
     places = B * -(-H // ROWS) * W
     workers = min(places, max(WARP, _THREADS // (entries * n)))
     workers = -(-workers // WARP) * WARP

@@ -1,14 +1,13 @@
 """Launches of the fused kernel for CPUs: lanes, scratch, weights."""
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import fused, runtime
-from .cook_toom import matrices
 from .lanes import ROWS, TILE
 
 __all__ = ['TAPS', 'DTYPES', 'MAX_ELEMENTS', 'Taps', 'forward', 'backward']
@@ -22,18 +21,24 @@ _TASKS = 4  # a thread: evens out what other programs take
 class Taps(NamedTuple):
     """The taps that there are: for each list and channel, by falling offset.
 
+    All are int32, and a number below zero stands for none.
+
     Attributes:
-        entry (Tensor): int64 ``(entries,)``, index of the kernel in the
-            weight's first two dimensions.
-        flipped (Tensor): The same with the taps of each channel reversed.
-        offset (Tensor): int32 ``(entries,)``, where each reads.
-        offset_flipped (Tensor): The same for the flipped taps.
-        start (Tensor): int32 ``(3 * C + 1,)``, the first entry of each
-            channel in the lists ``v, i, h``.
+        source (Tensor): ``(entries, reps)``, the small kernels that add up
+            to the entry's.
+        used (Tensor): ``(C * k, uses)``, the entries of each small kernel.
+        offset (Tensor): ``(entries,)``, where each reads.
+        flipped (Tensor): ``(entries,)``, the entries with those of each list
+            and channel reversed.
+        offset_flipped (Tensor): ``(entries,)``, the offset of these with
+            their kernels flipped.
+        start (Tensor): ``(3 * C + 1,)``, the first entry of each channel in
+            the lists ``v, i, h``.
     """
-    entry: Tensor
-    flipped: Tensor
+    source: Tensor
+    used: Tensor
     offset: Tensor
+    flipped: Tensor
     offset_flipped: Tensor
     start: Tensor
 
@@ -63,8 +68,8 @@ def _layout(B: int, H: int, W: int, lanes: int,
     """Tables of one shape; ``unit`` divides ``W``.
 
     The tiles of a row follow each other in the lanes, and images with few
-    tiles share a vector. A row that is longer takes several vectors; they
-    overlap by a unit on both sides, whose results are dropped.
+    tiles share a vector. A row that is longer takes several vectors; where
+    two meet they overlap by a unit on each side, whose results are dropped.
     """
     with torch.inference_mode(False), torch.device('cpu'):
         longest = max(W, H + 3) // 4
@@ -72,22 +77,23 @@ def _layout(B: int, H: int, W: int, lanes: int,
                      if B % p == 0 and (p == 1 or p * longest <= lanes))
         parts = []
         for tiles, down in ((W // 4, True), ((H + 3) // 4, False)):
-            if images * tiles <= lanes:
-                skip, groups = 0, 1
-            else:
+            skip, groups = 0, 1
+            if images * tiles > lanes:
                 skip = unit // 4 if down else 1
-                groups = -(-tiles // (lanes - 2 * skip))
+                groups = -(-(tiles - 2 * skip) // (lanes - 2 * skip))
             lane = torch.arange(lanes)
-            number = (torch.arange(groups)[:, None] *
-                      (lanes - 2 * skip) - skip + lane)  # (groups, lanes)
-            there = (number >= 0) & (number < images * tiles)
+            first = torch.arange(groups)[:, None] * (lanes - 2 * skip)
+            number = first + lane  # (groups, lanes)
+            there = number < images * tiles
             number = torch.where(there, number, 0)
+            kept = (((lane >= skip) | (first == 0)) &
+                    ((lane < lanes - skip) | (first + lanes >= tiles)))
             tile = number % tiles
             inside = there[:, None].expand(-1, 4, -1)
             if not down:
                 row = tile[:, None] * 4 + torch.arange(4)[:, None]
                 inside = inside & (row < H)
-            inner = inside & ((lane >= skip) & (lane < lanes - skip))
+            inner = inside & kept[:, None]
             mask = torch.cat([
                 inside, (there & (tile > 0))[:, None],
                 (there & (tile < tiles - 1))[:, None], inner
@@ -110,53 +116,72 @@ def _units(tensor: Tensor, width: int, unit: int) -> Tensor:
     return tensor.view(-1, unit)
 
 
-@cache
-def _matrix(taps: int) -> Tensor:
-    """``G``, ``(a, N)``."""
-    with torch.inference_mode(False):
-        return torch.tensor(matrices(TILE, taps)[1], device='cpu')
-
-
-def _products(weight: Tensor) -> Tensor:
-    """``G w`` of each row of kernels ``(entries, N, N)``, flat."""
-    n = weight.shape[-1]
-    return torch.mm(weight.reshape(-1, n), _matrix(n).t()).view(-1)
-
-
-def _wanted(outputs: str) -> int:
-    """One bit for each list."""
-    return sum(1 << fused.LISTS.index(name) for name in outputs)
-
-
 _scratch: dict[str, Tensor] = {}
 
 
-def _arguments(shape: torch.Size, taps: int, planes: int) -> tuple:
-    """Lanes, unit, width, layout's and scratch's arguments, and the sizes."""
+class _Plan(NamedTuple):
+    """What a launch needs that does not depend on the tensors."""
+    lanes: int
+    unit: int
+    width: int  # of a row, filled up
+    parts: int  # launches of the weights' gradients to be added
+    mask: Tensor
+    sizes: Tensor
+    scratch: int  # floats
+    tasks: int
+
+
+@lru_cache(maxsize=1024)
+def _plan(shape: torch.Size, n: int, taps: int, reps: int, uses: int,
+          outputs: str, need_x: bool, need_weight: bool, threads: int,
+          lanes: int) -> _Plan:
+    """Sizes of a launch for ``taps`` small kernels a channel."""
     B, C, H, W = shape
-    lanes = _lanes()
     width = -(-W // 4) * 4
     unit = 4 if width % 8 else 8
     layout = _layout(B, H, width, lanes, unit)
-    tasks = _TASKS * torch.get_num_threads()
     length = -(-max(H, width) // ROWS) * ROWS
-    size = TILE + taps - 1
-    height = length + 2 * (ROWS + taps - 2)
-    share = 4 * length + unit * size + planes * size * height
+    size = TILE + n - 1
+    planes = 4 if need_x or need_weight else 2
+    # The products of a channel's entries, and a kernel behind them.
+    floats = (2 * taps + 1) * n * size + n * n
+    floats = -(-floats // lanes) * lanes
+    share = (4 * length + unit * size + floats // lanes +
+             planes * size * (length + 2 * (ROWS + n - 2)))
     share = -(-share // 8) * 8  # rows of many lanes begin at whole ones
-    count = tasks * share * lanes
+    parts = B // layout.images
+    sizes = dict(
+        share=share, floats=floats, items=parts * C, parts=parts,
+        images=layout.images, groups_v=layout.groups[0],
+        groups_h=layout.groups[1], channels=C, height=H, units=width // unit,
+        reps=reps, uses=uses, taps=taps,
+        wanted=sum(1 << fused.LISTS.index(name) for name in outputs),
+        need_x=need_x, need_weight=need_weight)
+    with torch.inference_mode(False):
+        numbers = torch.tensor([sizes[name] for name in fused.SIZES],
+                               dtype=torch.int32, device='cpu')
+    tasks = _TASKS * threads
+    return _Plan(lanes, unit, width, parts, layout.mask, numbers,
+                 tasks * share * lanes, tasks)
+
+
+def _planned(x: Tensor, weight: Tensor, taps: Taps, outputs: str,
+             need_x: bool = False,
+             need_weight: bool = False) -> tuple[_Plan, tuple]:
+    """The plan, and the last arguments of the kernels."""
+    plan = _plan(x.shape, weight.shape[-1], len(weight) // x.shape[1],
+                 taps.source.shape[1], taps.used.shape[1], outputs, need_x,
+                 need_weight, torch.get_num_threads(), _lanes())
     scratch = _scratch.get('all')
-    if scratch is None or scratch.numel() < count:
+    if scratch is None or scratch.numel() < plan.scratch:
         # Kept: fresh memory would cost as much as a small convolution.
         with torch.inference_mode(False):
-            scratch = _scratch['all'] = _aligned(count, torch.float32)
-    scratch = scratch[:count]
-    tables = (layout.mask, scratch.view(-1, lanes), scratch.view(-1, unit),
-              scratch.view(-1, 4 * lanes),
-              scratch.view(-1, unit * lanes))
-    sizes = (share, tasks, B // layout.images * C, layout.images,
-             *layout.groups, C, H, width // unit)
-    return lanes, unit, width, tables, sizes
+            scratch = _scratch['all'] = _aligned(plan.scratch, torch.float32)
+    scratch = scratch[:plan.scratch]
+    lanes, unit = plan.lanes, plan.unit
+    return plan, (plan.mask, plan.sizes, scratch.view(-1, lanes),
+                  scratch.view(-1, unit), scratch.view(-1, 4 * lanes),
+                  scratch.view(-1, unit * lanes), scratch, plan.tasks)
 
 
 def forward(x: Tensor, weight: Tensor, taps: Taps,
@@ -165,8 +190,7 @@ def forward(x: Tensor, weight: Tensor, taps: Taps,
 
     Args:
         x (Tensor): f32 ``(B, C, H, W)`` on the CPU, without grad.
-        weight (Tensor): f32 kernels, the last two dimensions ``N x N``, the
-            first of them along the shift.
+        weight (Tensor): f32 small kernels, ``(C*k, 1, N, N)``.
         taps (Taps): The lists.
         outputs (str): Those of ``'vih'`` that are wanted, in this order.
 
@@ -174,22 +198,21 @@ def forward(x: Tensor, weight: Tensor, taps: Taps,
         list[Tensor]: One ``(B, C, H, W)`` for each.
     """
     B, C, H, W = x.shape
-    n = weight.shape[-1]
     if not B:
         return [x.new_empty(x.shape) for _ in outputs]
+    plan, arguments = _planned(x, weight, taps, outputs)
+    width, unit = plan.width, plan.unit
+    out = [x.new_empty(B, C, H, width) for _ in outputs]
+    source = _units(x, width, unit)
+    given = {
+        name: o.view(-1, unit)
+        for name, o in zip(outputs, out, strict=True)
+    }
+    table = torch.cat([taps.start, taps.offset, taps.source.view(-1)])
     with runtime.launching(x.device):
-        lanes, unit, width, tables, sizes = _arguments(x.shape, n, 2)
-        out = [x.new_empty(B, C, H, width) for _ in outputs]
-        source = _units(x, width, unit)
-        given = {
-            name: o.view(-1, unit)
-            for name, o in zip(outputs, out, strict=True)
-        }
-        kernels = weight.view(-1, n, n).index_select(0, taps.entry)
-        fused.forward_kernel(n, lanes, unit)(
+        fused.forward_kernel(weight.shape[-1], plan.lanes, unit)(
             source, *(given.get(name, source) for name in fused.LISTS),
-            _products(kernels), taps.offset, taps.start, *tables, *sizes,
-            _wanted(outputs))
+            weight.view(-1), table, *arguments)
     return [o if W == width else o[..., :W].contiguous() for o in out]
 
 
@@ -208,30 +231,27 @@ def backward(grads: list[Tensor], x: Tensor, weight: Tensor, taps: Taps,
     if not B:
         return (x.new_empty(x.shape if need_x else 0),
                 torch.zeros_like(weight) if need_weight else x.new_empty(0))
+    plan, arguments = _planned(x, weight, taps, outputs, need_x, need_weight)
+    width, unit = plan.width, plan.unit
+    grad_x = x.new_empty((B, C, H, width) if need_x else 0)
+    grad = weight.new_empty(weight.shape if need_weight else 0)
+    entries = taps.offset.numel() if need_weight else 0
+    sums = x.new_empty(entries * n * (plan.parts * (TILE + n - 1) + n))
+    given = {
+        name: _units(g, width, unit)
+        for name, g in zip(outputs, grads, strict=True)
+    }
+    spare = given[outputs[0]]
+    source = _units(x, width, unit) if need_weight else spare
+    target = grad_x.view(-1, unit) if need_x else spare
+    table = torch.cat([
+        taps.start, taps.offset, taps.source.view(-1), taps.flipped,
+        taps.offset_flipped, taps.used.view(-1)
+    ])
     with runtime.launching(x.device):
-        lanes, unit, width, tables, sizes = _arguments(x.shape, n, 4)
-        grad_x = x.new_empty((B, C, H, width) if need_x else 0)
-        sums = x.new_empty(
-            (sizes[2] // C, taps.entry.numel() * n, TILE + n -
-             1) if need_weight else 0)
-        given = {
-            name: _units(g, width, unit)
-            for name, g in zip(outputs, grads, strict=True)
-        }
-        spare = given[outputs[0]]
-        kernels = weight.view(-1, n, n).index_select(0, taps.flipped)
-        fused.backward_kernel(n, lanes, unit)(
-            _units(x, width, unit) if need_weight else spare,
-            *(given.get(name, spare) for name in fused.LISTS),
-            grad_x.view(-1, unit) if need_x else spare,
-            _products(kernels.flip(1, 2)), taps.offset_flipped, taps.offset,
-            taps.start, sums.view(-1), *tables, *sizes, _wanted(outputs),
-            int(need_x), int(need_weight))
+        fused.backward_kernel(n, plan.lanes, unit)(
+            source, *(given.get(name, spare) for name in fused.LISTS), target,
+            weight.view(-1), grad.view(-1), table, sums, *arguments)
     if need_x and W != width:
         grad_x = grad_x[..., :W].contiguous()
-    if not need_weight:
-        return grad_x, sums
-    grad = torch.zeros_like(weight)
-    grad.view(-1, n, n)[taps.entry] = torch.mm(sums.sum(0),
-                                               _matrix(n)).view(-1, n, n)
     return grad_x, grad

@@ -50,40 +50,46 @@ def transforms(taps: int, lanes: int, unit: int) -> SimpleNamespace:
                 scratch[plane + q * height + r] = vec(0.0)
 
     @ti.func
-    def to_plane(rows_v: ti.template(), rows_h: ti.template(), stage, d,
-                 blocks, mask: ti.template(), group, scratch: ti.template(),
-                 rows, plane, height, length):
-        """What was fetched, as a plane of products' inputs ``B x``."""
-        left = mask[group * 10 + 4]
-        right = mask[group * 10 + 5]
-        for block in range(blocks):
-            unpack(rows_v, rows_h, stage, d, block, mask, group, 0, scratch,
-                   rows)
-            for i in range(unit):
-                add_halo(scratch, rows + i * size, left, right)
-                to_products(scratch, rows + i * size, plane, height,
-                            pad + block * unit + i)
-        clear_borders(scratch, plane, height, length)
+    def to_spread(scratch: ti.template(), row, inner, plane, height, at):
+        """``A^T g`` of one row of tiles into row ``at`` of a plane."""
+        for q in ti.static(range(size)):
+            u = vec(0.0)
+            for j in ti.static(range(TILE)):
+                if ti.static(A[j][q] != 0):
+                    u += A[j][q] * scratch[row + halo + j]
+            scratch[plane + q * height + at] = ti.select(inner, u, 0.0)
 
     @ti.func
-    def to_spread(rows_v: ti.template(), rows_h: ti.template(), stage, d,
+    def to_planes(rows_v: ti.template(), rows_h: ti.template(), stage, d,
                   blocks, mask: ti.template(), group, scratch: ti.template(),
-                  rows, plane, height, length):
-        """What was fetched, as a plane of ``A^T g``."""
+                  rows, plane, height, length, spread: ti.template(),
+                  spread_plane, spread_height, want_plane, want_spread):
+        """What was fetched, as a plane of products' inputs ``B x``.
+
+        With ``spread`` also as one of ``A^T g``, each if it is wanted.
+        """
+        left = mask[group * 10 + 4]
+        right = mask[group * 10 + 5]
+        inner = mask[group * 10 + 6]
         for block in range(blocks):
-            unpack(rows_v, rows_h, stage, d, block, mask, group, 6, scratch,
+            unpack(rows_v, rows_h, stage, d, block, mask, group, scratch,
                    rows)
             for i in range(unit):
-                row = rows + i * size + halo
-                for q in ti.static(range(size)):
-                    u = vec(0.0)
-                    for j in ti.static(range(TILE)):
-                        if ti.static(A[j][q] != 0):
-                            u += A[j][q] * scratch[row + j]
-                    scratch[plane + q * height + block * unit + i] = u
-        for q in range(size):
-            for r in range(length, height):
-                scratch[plane + q * height + r] = vec(0.0)
+                row = rows + i * size
+                at = block * unit + i
+                if ti.static(spread):
+                    if want_spread:
+                        to_spread(scratch, row, inner, spread_plane,
+                                  spread_height, at)
+                if want_plane:
+                    add_halo(scratch, row, left, right)
+                    to_products(scratch, row, plane, height, pad + at)
+        if want_plane:
+            clear_borders(scratch, plane, height, length)
+        if ti.static(spread):
+            for q in range(size):
+                for r in range(length, spread_height):
+                    scratch[spread_plane + q * spread_height + r] = vec(0.0)
 
     @ti.func
     def inverse(scratch: ti.template(), result, height, at, row):
@@ -128,8 +134,7 @@ def transforms(taps: int, lanes: int, unit: int) -> SimpleNamespace:
                         rows + i * 4)
             pack(scratch, rows, d, block, rows_v, rows_h, stage)
 
-    return SimpleNamespace(to_plane=to_plane, to_spread=to_spread,
-                           from_plane=from_plane)
+    return SimpleNamespace(to_planes=to_planes, from_plane=from_plane)
 
 
 @cache
@@ -142,26 +147,38 @@ def sums(taps: int, lanes: int, unit: int) -> SimpleNamespace:
     quad = ti.types.vector(4, ti.f32)
 
     @ti.func
-    def convolve(weight: ti.template(), offset: ti.template(), first, last,
-                 scratch: ti.template(), plane, height, length, result,
-                 result_height):
-        """Sums of the taps ``first..last-1``, sorted by falling offset."""
+    def convolve(weight: ti.template(), weight_at, table: ti.template(),
+                 offset, first, last, scratch: ti.template(), plane, height,
+                 length, result, result_height, add):
+        """Sums of the taps ``first..last-1``, sorted by falling offset.
+
+        ``weight_at`` is where the weights of the first are. Where ``add`` is
+        set they are added to what is there.
+        """
         for q in range(size):
             begin = first
             end = first
             for block in range(result_height // ROWS):
                 top = block * ROWS
                 # Taps that touch no row of the block cost nothing.
-                while begin < last and top + offset[begin] >= length:
+                while begin < last and \
+                        top + table[offset + begin] >= length:
                     begin += 1
-                while end < last and top + offset[end] + pad >= 0:
+                while end < last and \
+                        top + table[offset + end] + pad >= 0:
                     end += 1
                 a0, a1, a2, a3 = vec(0.0), vec(0.0), vec(0.0), vec(0.0)
                 a4, a5, a6, a7 = vec(0.0), vec(0.0), vec(0.0), vec(0.0)
+                out = result + q * result_height + top
+                if add:
+                    a0, a1 = scratch[out], scratch[out + 1]
+                    a2, a3 = scratch[out + 2], scratch[out + 3]
+                    a4, a5 = scratch[out + 4], scratch[out + 5]
+                    a6, a7 = scratch[out + 6], scratch[out + 7]
                 base = plane + q * height + pad + top
                 for t in range(begin, end):
-                    at = base + offset[t]
-                    w = t * taps * size + q
+                    at = base + table[offset + t]
+                    w = weight_at + (t - first) * taps * size + q
                     for s in ti.static(range(ROWS + taps - 1)):
                         u = scratch[at + s]
                         if ti.static(0 <= s < taps):
@@ -180,7 +197,6 @@ def sums(taps: int, lanes: int, unit: int) -> SimpleNamespace:
                             a6 += weight[w + (s - 6) * size] * u
                         if ti.static(0 <= s - 7 < taps):
                             a7 += weight[w + (s - 7) * size] * u
-                out = result + q * result_height + top
                 scratch[out] = a0
                 scratch[out + 1] = a1
                 scratch[out + 2] = a2
@@ -202,12 +218,20 @@ def sums(taps: int, lanes: int, unit: int) -> SimpleNamespace:
         return (v4[0] + v4[2]) + (v4[1] + v4[3])
 
     @ti.func
-    def correlate(offset: ti.template(), first, last, scratch: ti.template(),
-                  plane, height, length, spread_plane, spread_height,
-                  grads: ti.template(), to, add):
+    def put(grads: ti.template(), at, v, add):
+        """Not ``+=``, which would be atomic."""
+        before = 0.0
+        if add:
+            before = grads[at]
+        grads[at] = before + total(v)
+
+    @ti.func
+    def correlate(table: ti.template(), offset, first, last,
+                  scratch: ti.template(), plane, height, length, spread_plane,
+                  spread_height, grads: ti.template(), to, add):
         """Gradients of the products' weights of taps ``first..last-1``."""
         for t in range(first, last):
-            shift = offset[t]
+            shift = table[offset + t]
             low = ti.max(0, 1 - taps - shift)
             high = ti.min(length, length - shift)
             for q in range(size):
@@ -226,14 +250,11 @@ def sums(taps: int, lanes: int, unit: int) -> SimpleNamespace:
                             d3 += z * scratch[u + r + (i + 3)]
                             d4 += z * scratch[u + r + (i + 4)]
                 at = to + t * taps * size + q
-                if not add:
-                    for a in ti.static(range(taps)):
-                        grads[at + a * size] = 0.0
-                grads[at] += total(d0)
-                grads[at + size] += total(d1)
-                grads[at + 2 * size] += total(d2)
+                put(grads, at, d0, add)
+                put(grads, at + size, d1, add)
+                put(grads, at + 2 * size, d2, add)
                 if ti.static(taps == 5):
-                    grads[at + 3 * size] += total(d3)
-                    grads[at + 4 * size] += total(d4)
+                    put(grads, at + 3 * size, d3, add)
+                    put(grads, at + 4 * size, d4, add)
 
     return SimpleNamespace(convolve=convolve, correlate=correlate)

@@ -62,32 +62,29 @@ def movers(taps: int, lanes: int, unit: int) -> SimpleNamespace:
         """
         if d == 0:
             begin = first * 4 // unit
-            low = ti.max(begin, 0)
             high = ti.min(begin + per_row, WU)
             for r in range(H):
                 for p in range(images):
                     to = stage + r * per_row + p * WU - begin
                     frm = base + p * step + r * WU
-                    for t in range(low, high):
+                    for t in range(begin, high):
                         units[to + t] = source[frm + t]
         else:
             for r in range(WU * 4):
                 j = r % 4
                 tiles = (H + 3) // 4
-                low = ti.max(first, 0)
                 high = ti.min(first + lanes, (H - j + 3) // 4)
                 for p in range(images):
                     to = stage + r * lanes + p * tiles - first
                     frm = base + p * step + r // 4 + j * WU
-                    for t in range(low, high):
+                    for t in range(first, high):
                         units[to + t] = source[frm + t * 4 * WU]
 
     @ti.func
     def unpack(rows_v: ti.template(), rows_h: ti.template(), stage, d, block,
-               mask: ti.template(), group, first, scratch: ti.template(),
-               rows):
+               mask: ti.template(), group, scratch: ti.template(), rows):
         """A block of rows of tiles: a vector for each place in the tile."""
-        at = group * 10 + first
+        at = group * 10
         if d == 0:
             inside = mask[at]
             for i in range(unit):
@@ -151,11 +148,17 @@ def movers(taps: int, lanes: int, unit: int) -> SimpleNamespace:
     @ti.func
     def deliver(units: ti.template(), stage, d, H, WU, images, step, first,
                 skip, target: ti.template(), base, add):
-        """The reverse of :func:`fetch`, without ``skip`` tiles at the ends."""
+        """The reverse of :func:`fetch`.
+
+        Without ``skip`` tiles at both ends, unless the image ends there.
+        """
         if d == 0:
             begin = first * 4 // unit
-            low = ti.max(begin + skip * 4 // unit, 0)
-            high = ti.min(begin + per_row - skip * 4 // unit, WU)
+            low, high = begin + skip * 4 // unit, WU
+            if first == 0:
+                low = 0
+            if begin + per_row < WU:
+                high = begin + per_row - skip * 4 // unit
             for r in range(H):
                 for p in range(images):
                     frm = stage + r * per_row + p * WU - begin
@@ -166,8 +169,11 @@ def movers(taps: int, lanes: int, unit: int) -> SimpleNamespace:
             for r in range(WU * 4):
                 j = r % 4
                 tiles = (H + 3) // 4
-                low = ti.max(first + skip, 0)
-                high = ti.min(first + lanes - skip, (H - j + 3) // 4)
+                low, high = first + skip, (H - j + 3) // 4
+                if first == 0:
+                    low = 0
+                if first + lanes < tiles:
+                    high = first + lanes - skip
                 for p in range(images):
                     frm = stage + r * lanes + p * tiles - first
                     to = base + p * step + r // 4 + j * WU

@@ -2,15 +2,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import run_fresh
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / 'shared'
@@ -103,17 +103,14 @@ def published_preprocessing(path: Path, size: int = 256,
     return (pixels - mean) / std
 
 
-def run_python(code: str, cwd: Path | None = None, stderr: bool = False,
-               **env: str) -> list[str]:
+def run_python(code: str, cwd: str | Path = '.', stderr: bool = False,
+               run: Callable = run_fresh, **env: str) -> list[str]:
     """Runs ``code`` in a fresh process; returns the lines that it printed.
 
-    With ``stderr=True`` those on stderr as well, in the order of printing.
+    With ``stderr=True`` those on stderr as well, in the order of printing;
+    with ``run=run_forked`` in a fork.
     """
-    done = subprocess.run(
-        # -P: the package installed, not the folder of its source.
-        [sys.executable, '-P', '-c', textwrap.dedent(code)],
-        stdout=subprocess.PIPE, text=True, cwd=cwd, timeout=300,
-        stderr=subprocess.STDOUT if stderr else subprocess.PIPE,
-        env={**os.environ, **env})
+    done = run('-c', textwrap.dedent(code), cwd=cwd, merge=stderr,
+               env={**os.environ, **env})
     assert done.returncode == 0, done.stderr or done.stdout
     return done.stdout.strip().splitlines()

@@ -18,6 +18,7 @@ import pytest
 from helpers import ROOT
 from mmengine.config import Config
 from PIL import Image
+from processes import run_forked
 
 SHRINK = 8
 # Keys of COCO's 90 things that no image has.
@@ -182,11 +183,14 @@ def run_tool(name: str, *args, cwd: Path, code: int = 0,
              timeout: int = 1200) -> str:
     """Output of ``tools/NAME``; by ``bash`` if it is a shell script."""
     tool = str(ROOT / 'tools' / name)
-    command = [sys.executable, '-P', tool] if name.endswith('.py') \
-        else ['bash', tool]
-    done = subprocess.run(
-        [*command, *map(str, args)], text=True, cwd=cwd, timeout=timeout,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env={**os.environ, 'PYTHONPATH': '', 'PYTHON': sys.executable})
+    env = {**os.environ, 'PYTHONPATH': '', 'PYTHON': sys.executable}
+    if name.endswith('.py'):
+        done = run_forked(tool, *args, cwd=cwd, env=env, merge=True,
+                          timeout=timeout)
+    else:
+        done = subprocess.run(
+            ['bash', tool, *map(str, args)], text=True, cwd=cwd, env=env,
+            timeout=timeout, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT)
     assert done.returncode == code, done.stdout[-5000:]
     return done.stdout

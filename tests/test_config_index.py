@@ -1,12 +1,10 @@
 """Every config is in README and metafile; figures say whose they are."""
 import re
-from importlib import import_module
 
 import pytest
-import torch
 import yaml
 from helpers import ROOT, shared_path
-from mmengine.config import Config
+from shipped import built, read
 
 FOLDERS = sorted(p.name for p in (ROOT / 'configs').iterdir() if p.is_dir())
 # {model}_{backbone}_{schedule}_{dataset}; with _fpn behind the backbone as in
@@ -82,7 +80,7 @@ def test_names_follow_the_pattern(folder):
     for name in configs_of(folder):
         match = re.fullmatch(PATTERNS[folder], name)
         assert match, name
-        cfg = Config.fromfile(ROOT / 'configs' / folder / f'{name}.py')
+        cfg = read(f'{folder}/{name}.py')
         backbone = cfg.model.backbone
         arch = match['backbone'].split('-')[-1]
         if backbone.type in ('shiftwise_mm.ShiftWiseNet', 'shiftwise_mm.SLaK',
@@ -183,20 +181,8 @@ def test_published_figures_are_those_of_the_record(folder):
 @pytest.mark.parametrize('folder', FOLDERS)
 def test_parameters_are_counted(folder):
     for name, row in rows_of(folder):
-        cfg = Config.fromfile(ROOT / 'configs' / folder / f'{name}.py')
-        scope = cfg.get('default_scope', 'mmengine')
-        if scope == 'mmpretrain':
-            parts, scope = (cfg.model.backbone, cfg.model.head), 'mmengine'
-        else:
-            parts = cfg.model,
-        if scope != 'mmengine':
-            import_module(f'{scope}.utils').register_all_modules()
-        registry = import_module(f'{scope}.registry').MODELS
-        # Swin asks for values while it is built, which meta tensors lack.
-        device = 'cpu' if 'swin' in name else 'meta'
-        with torch.device(device):
-            models = [registry.build(part) for part in parts]
-        count = sum(p.numel() for m in models for p in m.parameters()) / 1e6
+        count = sum(p.numel() for model in built(f'{folder}/{name}.py')
+                    for p in model.parameters()) / 1e6
         assert float(row['parameters (M)']) == pytest.approx(count, abs=.051)
 
 

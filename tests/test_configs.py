@@ -8,9 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import shipped
 import torch
 from helpers import ROOT
-from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
 
@@ -39,7 +39,7 @@ NAMES = sorted(
 
 
 def read(name, arch=''):
-    return Config.fromfile(ROOT / 'configs' / name.format(arch))
+    return shipped.read(name.format(arch))
 
 
 def build(cfg, device='cpu'):
@@ -84,7 +84,7 @@ def test_other_models_have_the_same_backbone(name):
 @pytest.mark.parametrize('name', NAMES)
 def test_channels_and_levels_are_those_of_the_backbone(name):
     cfg = read(name)
-    model = build(cfg, 'meta')
+    model, = shipped.built(name)
     backbone, indices = model.backbone, cfg.model.backbone.get('out_indices')
     if hasattr(backbone, 'num_features'):  # Swin
         dims = backbone.num_features
@@ -153,7 +153,7 @@ def test_the_rows_differ_in_the_backbone_alone(name, row):
         for part in ('neck', 'decode_head', 'auxiliary_head'):
             if part in cfg.model:
                 cfg.model[part].pop('in_channels')
-    assert other.pretty_text == ours.pretty_text
+    assert shipped.text_of(other) == shipped.text_of(ours)
 
 
 @pytest.mark.parametrize('name, rate', [

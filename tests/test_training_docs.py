@@ -12,6 +12,7 @@ import torch
 from helpers import ROOT
 from miniature import options
 from mmengine.config import Config
+from processes import run_forked
 from slurm import install_slurm
 
 from shiftwise_mm.models import ShiftWiseNet
@@ -55,9 +56,7 @@ def test_the_tool_understands(command):
 
 
 def test_every_option_of_the_tool_is_documented():
-    usage = subprocess.run(
-        [sys.executable, '-P', str(ROOT / 'tools/train.py'), '--help'],
-        capture_output=True, text=True, check=True).stdout
+    usage = run_forked(ROOT / 'tools/train.py', '--help').stdout
     names = set(re.findall(r'--[a-z-]+', usage)) - {'--help'}
     assert {'--amp', '--resume', '--launcher'} < names
     for name in names:

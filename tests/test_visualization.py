@@ -1,11 +1,9 @@
 """The picture of the operator, through its library and its tool."""
-import subprocess
-import sys
-
 import cv2
 import pytest
 from helpers import ROOT
 from matplotlib.patches import Rectangle
+from processes import run_forked, run_fresh
 
 from shiftwise_mm.ops import ShiftSpec
 from shiftwise_mm.visualization import plot_shifts
@@ -45,14 +43,13 @@ def test_bad_arguments_are_named(options, words):
         plot_shifts(SPEC, **options)
 
 
-def run_tool(*args):
-    return subprocess.run(
-        [sys.executable, str(ROOT / 'tools/plot_shifts.py'),
-         *map(str, args)], capture_output=True, text=True, timeout=120)
+def run_tool(*args, run=run_forked):
+    return run(ROOT / 'tools/plot_shifts.py', *args)
 
 
 def test_the_tool_writes_a_picture(tmp_path):
-    done = run_tool(tmp_path / 'shifts.png', '--large-kernel', 51)
+    done = run_tool(tmp_path / 'shifts.png', '--large-kernel', 51,
+                    run=run_fresh)
     assert done.returncode == 0, done.stderr
     assert cv2.imread(str(tmp_path / 'shifts.png')).shape[0] > 300
     assert [f.name for f in tmp_path.iterdir()] == ['shifts.png']

@@ -1,12 +1,10 @@
 r"""The fused form: every output from a list of taps, without ``y``.
 
-All repetitions that put a tap at the same place add up first (a small matrix
-product, as for the strips); what is left is one ``N x N`` kernel a place, and
-a Taichi kernel that walks them.
+A Taichi kernel adds up all repetitions that put a tap at the same place; what
+is left is one ``N x N`` kernel a place, and it walks them.
 """
 from __future__ import annotations
 
-from functools import lru_cache
 from math import prod
 
 import torch
@@ -16,7 +14,6 @@ from torch.utils.flop_counter import register_flop_formula
 from shiftwise_mm.kernels import fused_gpu, fused_launch, runtime
 
 from .spec import ShiftSpec
-from .strips import placement
 
 __all__ = ['fused_conv', 'fused_reason', 'fused_worth']
 
@@ -66,37 +63,48 @@ def fused_worth(x: Tensor, training: bool) -> bool:
             and x.numel() >= 150_000)
 
 
-@lru_cache(maxsize=256)
-def _taps(channels: int, outputs: str, large_kernel: int, small_kernel: int,
-          device: torch.device) -> fused_launch.Taps:
-    """The lists of all places of the outputs; a place is a kernel."""
-    count = -(-large_kernel // small_kernel)
-    entry, flipped, offset, offset_flipped, start = [], [], [], [], [0]
-    first = 0
-    with torch.inference_mode(False), torch.device('cpu'):
-        places = (torch.arange(count) * small_kernel -
-                  large_kernel // 2).flip(0)
-        total = sum(1 if name == 'i' else count for name in outputs)
+def _taps(spec: ShiftSpec, outputs: str,
+          device: torch.device) -> list[Tensor]:
+    """The lists of all places of the outputs, as :class:`Taps` has them."""
+
+    def make() -> list[Tensor]:
+        c, k, n = spec.channels, spec.num_taps, spec.small_kernel
+        channel = torch.arange(c, device='cpu').view(c, 1)
+        source, used, offset, flipped, start = [], [], [], [], []
+        first = 0
         for name in 'vih':
             if name not in outputs:
-                start += [start[-1]] * channels
+                start.append(torch.full((c, ), first, device='cpu'))
                 continue
-            at = (torch.tensor([-(small_kernel // 2)])
-                  if name == 'i' else places)
-            number = (torch.arange(channels)[:, None] * total + first +
-                      torch.arange(len(at)).flip(0))
-            entry.append(number.flatten())
+            if name == 'i':
+                taps = spec.identity_tap.unsqueeze(-1)  # (R, C, places)
+                at = torch.tensor([-(n // 2)], device='cpu')
+                place = torch.where(
+                    taps == torch.arange(k, device='cpu'), 0, -1)
+            else:
+                perm = spec.perm_h if name == 'h' else spec.perm_v
+                taps = perm.flip(-1)
+                at = 1 - n - spec.position_offsets().flip(0)
+                place = taps.argsort(-1)  # of each tap: (R, C, k)
+            count = len(at)
+            base = first + channel * count
+            source.append((taps + channel * k).permute(1, 2, 0).flatten(0, 1))
+            used.append(torch.where(place < 0, -1, base + place))
+            offset.append(at.repeat(c))
+            number = base + torch.arange(count, device='cpu')
             flipped.append(number.flip(1).flatten())
-            offset.append(at.repeat(channels))
-            offset_flipped.append(
-                (1 - small_kernel - at).flip(0).repeat(channels))
-            start += [start[-1] + len(at) * (c + 1) for c in range(channels)]
-            first += len(at)
-        taps = (torch.cat(entry), torch.cat(flipped),
-                torch.cat(offset).int(),
-                torch.cat(offset_flipped).int(),
-                torch.tensor(start, dtype=torch.int32))
-        return fused_launch.Taps(*(table.to(device) for table in taps))
+            start.append(base.flatten())
+            first += c * count
+        start.append(torch.tensor([first], device='cpu'))
+        offset, flipped = torch.cat(offset), torch.cat(flipped)
+        taps = fused_launch.Taps(
+            source=torch.cat(source),
+            used=torch.cat(used).permute(1, 2, 0).flatten(0, 1),
+            offset=offset, flipped=flipped,
+            offset_flipped=1 - n - offset[flipped], start=torch.cat(start))
+        return [t.contiguous().int().to(device) for t in taps]
+
+    return spec.cached(('taps', outputs, device), make)
 
 
 def _taken(tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> Tensor:
@@ -110,80 +118,74 @@ def _taken(tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> Tensor:
 
 
 @torch.library.custom_op('shiftwise_mm::fused_conv', mutates_args=())
-def _fused(x: Tensor, weight: Tensor, outputs: str,
-           large_kernel: int) -> list[Tensor]:
-    """The outputs ``'vih'`` of kernels at their places.
+def _fused(x: Tensor, weight: Tensor, taps: list[Tensor],
+           outputs: str) -> list[Tensor]:
+    """The outputs ``'vih'`` of small kernels ``(C*k, 1, N, N)``.
 
-    ``weight`` is ``(C, P, N, N)``: for each output in order its places, the
-    third dimension along the shift.
+    ``taps`` are the lists of :class:`~shiftwise_mm.kernels.fused_launch.Taps`.
     """
     kernels = _kernels(x.device)
-    taps = _taps(x.shape[1], outputs, large_kernel, weight.shape[-1],
-                 x.device)
-    with torch.autocast(x.device.type, enabled=False):
-        out = kernels.forward(
-            *(_taken(t, kernels.DTYPES) for t in (x, weight)), taps, outputs)
+    out = kernels.forward(*(_taken(t, kernels.DTYPES) for t in (x, weight)),
+                          fused_launch.Taps(*taps), outputs)
     return [o.to(x.dtype) for o in out]
 
 
 @_fused.register_fake
-def _(x, weight, outputs, large_kernel):
+def _(x, weight, taps, outputs):
     return [x.new_empty(x.shape) for _ in outputs]
 
 
 @torch.library.custom_op('shiftwise_mm::fused_conv_backward',
                          mutates_args=())
 def _fused_backward(grads: list[Tensor], x: Tensor, weight: Tensor,
-                    outputs: str, large_kernel: int, need_x: bool,
+                    taps: list[Tensor], outputs: str, need_x: bool,
                     need_weight: bool) -> tuple[Tensor, Tensor]:
     """Its gradients; empty where not needed."""
     kernels = _kernels(x.device)
-    taps = _taps(x.shape[1], outputs, large_kernel, weight.shape[-1],
-                 x.device)
-    with torch.autocast(x.device.type, enabled=False):
-        *grads, taken_x, taken_weight = (_taken(t, kernels.DTYPES)
-                                         for t in (*grads, x, weight))
-        grad_x, grad_weight = kernels.backward(grads, taken_x, taken_weight,
-                                               taps, outputs, need_x,
-                                               need_weight)
+    *grads, taken_x, taken_weight = (_taken(t, kernels.DTYPES)
+                                     for t in (*grads, x, weight))
+    grad_x, grad_weight = kernels.backward(
+        grads, taken_x, taken_weight, fused_launch.Taps(*taps), outputs,
+        need_x, need_weight)
     return grad_x.to(x.dtype), grad_weight.to(weight.dtype)
 
 
 @_fused_backward.register_fake
-def _(grads, x, weight, outputs, large_kernel, need_x, need_weight):
+def _(grads, x, weight, taps, outputs, need_x, need_weight):
     return (x.new_empty(x.shape if need_x else 0),
             weight.new_empty(weight.shape if need_weight else 0))
 
 
 def _setup_context(ctx, inputs, output):
-    x, weight, ctx.outputs, ctx.large_kernel = inputs
-    ctx.save_for_backward(x, weight)
+    x, weight, taps, ctx.outputs = inputs
+    ctx.save_for_backward(x, weight, *taps)
 
 
 def _backward(ctx, grads):
-    x, weight = ctx.saved_tensors
+    x, weight, *taps = ctx.saved_tensors
     grads = [torch.zeros_like(x) if g is None else g for g in grads]
     need_x, need_weight = ctx.needs_input_grad[:2]
-    grad_x, grad_weight = _fused_backward(grads, x, weight, ctx.outputs,
-                                          ctx.large_kernel, need_x,
-                                          need_weight)
+    grad_x, grad_weight = _fused_backward(grads, x, weight, taps, ctx.outputs,
+                                          need_x, need_weight)
     return (grad_x if need_x else None, grad_weight if need_weight else None,
-            None, None)
+            [None] * len(taps), None)
 
 
 _fused.register_autograd(_backward, setup_context=_setup_context)
 
 
 @register_flop_formula(torch.ops.shiftwise_mm.fused_conv)
-def _(x_shape, weight_shape, *args, **kwargs) -> int:
-    """Two a multiply-add of the definition, at every place."""
-    return 2 * prod(x_shape) * prod(weight_shape[1:])
+def _flops(x_shape, weight_shape, taps_shapes, *args, **kwargs) -> int:
+    """Two a multiply-add of the definition, of every entry at every place."""
+    entries = taps_shapes[0][0]
+    area = prod(weight_shape[2:])
+    return 2 * x_shape[0] * prod(x_shape[2:]) * entries * area
 
 
 @register_flop_formula(torch.ops.shiftwise_mm.fused_conv_backward)
-def _(grad_shapes, x_shape, weight_shape, outputs, large_kernel, need_x,
+def _(grad_shapes, x_shape, weight_shape, taps_shapes, outputs, need_x,
       need_weight, **kwargs) -> int:
-    return 2 * prod(x_shape) * prod(weight_shape[1:]) * (need_x + need_weight)
+    return (need_x + need_weight) * _flops(x_shape, weight_shape, taps_shapes)
 
 
 def fused_conv(x: Tensor, weight: Tensor, spec: ShiftSpec,
@@ -203,14 +205,5 @@ def fused_conv(x: Tensor, weight: Tensor, spec: ShiftSpec,
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
     names = ''.join(name for name in 'vih' if name in outputs)
-    c, k, n = spec.channels, spec.num_taps, spec.small_kernel
-    kernels_of = {name: weight.view(c, k, n, n) for name in names}
-    if 'h' in names:
-        kernels_of['h'] = kernels_of['h'].transpose(2, 3)
-    placed = torch.cat([
-        torch.bmm(placement(spec, name, weight),
-                  kernel.reshape(c, k, n * n))
-        for name, kernel in kernels_of.items()
-    ], 1).view(c, -1, n, n)
-    results = _fused(x, placed, names, spec.large_kernel)
+    results = _fused(x, weight, _taps(spec, names, x.device), names)
     return tuple(results[names.index(name)] for name in outputs)

@@ -1,10 +1,9 @@
 """tools/get_flops.py as its user runs it."""
 import runpy
-import subprocess
-import sys
 
 import pytest
 from helpers import ROOT
+from processes import run_forked, run_fresh
 
 from shiftwise_mm.models import ShiftWiseNet
 
@@ -18,10 +17,8 @@ model = dict(
 '''
 
 
-def run_tool(*args, cwd):
-    return subprocess.run(
-        [sys.executable, str(TOOL), *map(str, args)],
-        capture_output=True, text=True, cwd=cwd, timeout=300)
+def run_tool(*args, cwd, run=run_forked):
+    return run(TOOL, *args, cwd=cwd)
 
 
 def rows(text):
@@ -104,7 +101,7 @@ def test_bad_input_is_one_line(args, words, tmp_path, monkeypatch, capsys):
 def test_an_error_hides_behind_no_warning_of_a_package(tmp_path):
     """In a fresh process, where imports warn."""
     done = run_tool(ROOT / CASCADE, '--shape', 64, 64, '--cfg-options',
-                    'model.backbone.num_pths=1', cwd=tmp_path)
+                    'model.backbone.num_pths=1', cwd=tmp_path, run=run_fresh)
     assert done.returncode == 2
     assert done.stderr.count('\n') == 1, done.stderr
     assert "unexpected keyword argument 'num_pths'" in done.stderr

@@ -1,8 +1,6 @@
 """The tools as their users run them: convert and inspect."""
 import re
 import runpy
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -10,6 +8,7 @@ from golden import FILES, backbone_cfg, read_golden
 from helpers import ROOT, assert_near, shared_path
 from hostile import HOSTILE
 from mmengine.config import Config
+from processes import run_forked, run_fresh
 from published import (
     DEPTHS,
     DIMS,
@@ -32,11 +31,8 @@ every_family = pytest.mark.parametrize('family', FAMILIES)
 PUBLISHED = [*FILES, 'sw_v2_as_published.pth', 'slak_as_published.pth']
 
 
-def run_tool(name, *args, cwd=None):
-    return subprocess.run(
-        [sys.executable, str(ROOT / 'tools' / f'{name}.py'),
-         *map(str, args)], capture_output=True, text=True, cwd=cwd,
-        timeout=300)
+def run_tool(name, *args, cwd='.', run=run_forked):
+    return run(ROOT / 'tools' / f'{name}.py', *args, cwd=cwd)
 
 
 @pytest.fixture
@@ -69,7 +65,8 @@ def file(tmp_path):
 
 
 def test_convert_as_its_user_runs_it(file, tmp_path):
-    done = run_tool('convert_checkpoint', file, 'native.pth', cwd=tmp_path)
+    done = run_tool('convert_checkpoint', file, 'native.pth', cwd=tmp_path,
+                    run=run_fresh)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert 'recognised as ShiftWise v2, published names' in lines[0]
@@ -335,7 +332,7 @@ def test_the_arch_is_guessed(build, expected):
 
 
 def test_inspect_as_its_user_runs_it(file):
-    done = run_tool('inspect_checkpoint', file)
+    done = run_tool('inspect_checkpoint', file, run=run_fresh)
     assert done.returncode == 0, done.stderr
     rows = dict(line.split('  ', 1) for line in done.stdout.split(
         '\n\n')[0].splitlines())

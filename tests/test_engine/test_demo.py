@@ -2,8 +2,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -11,6 +9,7 @@ import mmdet
 import pytest
 import torch
 from helpers import ROOT, shared_path
+from processes import run_forked, run_fresh
 
 from shiftwise_mm.datasets import make_shapes_dataset, read_coco_folder
 from shiftwise_mm.engine.demo import demo_config, image_scale
@@ -28,10 +27,8 @@ def shapes(tmp_path_factory):
     return base / 'data/shapes'
 
 
-def run_demo_tool(*args, cwd, timeout=600):
-    return subprocess.run(
-        [sys.executable, str(ROOT / 'tools/demo.py'), *map(str, args)],
-        capture_output=True, text=True, cwd=cwd, timeout=timeout)
+def run_demo_tool(*args, cwd, timeout=600, run=run_forked):
+    return run(ROOT / 'tools/demo.py', *args, cwd=cwd, timeout=timeout)
 
 
 def last_line(done):
@@ -40,12 +37,13 @@ def last_line(done):
     return json.loads(last.removeprefix('demo: '))
 
 
-@pytest.mark.parametrize('options', [
-    ('--form', 'auto'), ('--form', 'shift'), ('--backbone', 'resnet18')],
-    ids=' '.join)
-def test_the_tool_trains_and_reports(options, shapes, tmp_path):
+@pytest.mark.parametrize('options, run', [
+    (('--form', 'auto'), run_fresh), (('--form', 'shift'), run_forked),
+    (('--backbone', 'resnet18'), run_forked)],
+    ids=['form auto', 'form shift', 'resnet18'])
+def test_the_tool_trains_and_reports(options, run, shapes, tmp_path):
     done = run_demo_tool('--data', shapes, '--iters', 3, *options,
-                         cwd=tmp_path)
+                         cwd=tmp_path, run=run)
     assert done.returncode == 0, done.stderr[-3000:]
     result = last_line(done)
     assert list(result) == ['bbox_mAP', 'bbox_mAP_50', 'seconds',
@@ -155,12 +153,10 @@ def test_bad_options_are_one_line(args, words, shapes, tmp_path):
 
 def run_mmdet_tool(name, *args, cwd, iters):
     tool = Path(mmdet.__file__).parent / '.mim/tools' / name
-    done = subprocess.run(
-        [sys.executable, str(tool), str(CONFIG), *map(str, args),
-         '--cfg-options', f'train_cfg.max_iters={iters}',
-         'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=2'],
-        capture_output=True, text=True, cwd=cwd, timeout=600,
-        env={**os.environ, 'PYTHONPATH': ''})
+    done = run_fresh(
+        tool, CONFIG, *args, '--cfg-options', f'train_cfg.max_iters={iters}',
+        'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=2',
+        cwd=cwd, env={**os.environ, 'PYTHONPATH': ''})
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout + done.stderr
 

@@ -3,7 +3,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import ROOT, shared_path
+from processes import run_forked, run_fresh
 
 from shiftwise_mm.datasets import (
     SHAPE_CLASSES,
@@ -44,11 +44,8 @@ def masks(shapes, tmp_path_factory):
     return root
 
 
-def run_tool(*args, cwd, timeout=600):
-    return subprocess.run(
-        [sys.executable, '-P', str(ROOT / 'tools/demo_seg.py'),
-         *map(str, args)],
-        capture_output=True, text=True, cwd=cwd, timeout=timeout)
+def run_tool(*args, cwd, timeout=600, run=run_forked):
+    return run(ROOT / 'tools/demo_seg.py', *args, cwd=cwd, timeout=timeout)
 
 
 def last_line(done):
@@ -62,7 +59,7 @@ def last_line(done):
     'auto', pytest.param('shift', marks=pytest.mark.slow)])
 def test_the_tool_trains_and_reports(form, masks, tmp_path):
     done = run_tool('--data', masks, '--iters', 3, '--form', form,
-                    cwd=tmp_path)
+                    cwd=tmp_path, run=run_fresh)
     result = last_line(done)
     assert list(result) == ['mIoU', 'seconds', 'checkpoint', 'pictures']
     assert 0 <= result['mIoU'] <= 1
@@ -195,12 +192,10 @@ def test_make_passes_the_options_on():
 
 def run_mmseg_tool(name, *args, cwd):
     tool = Path(mmseg.__file__).parent / '.mim/tools' / name
-    done = subprocess.run(
-        [sys.executable, '-P', str(tool), str(CONFIG), *map(str, args),
-         '--cfg-options', 'train_cfg.max_iters=2', 'train_cfg.val_interval=2',
-         'default_hooks.checkpoint.interval=2'],
-        capture_output=True, text=True, cwd=cwd, timeout=600,
-        env={**os.environ, 'PYTHONPATH': ''})
+    done = run_fresh(
+        tool, CONFIG, *args, '--cfg-options', 'train_cfg.max_iters=2',
+        'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=2',
+        cwd=cwd, env={**os.environ, 'PYTHONPATH': ''})
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout + done.stderr
 

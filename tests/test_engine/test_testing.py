@@ -3,8 +3,6 @@ import json
 import os
 import pickle
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -23,6 +21,7 @@ from helpers import (
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from PIL import Image
+from processes import run_forked, run_fresh
 
 from shiftwise_mm.datasets import make_shapes_dataset
 from shiftwise_mm.engine.testing import InputError, config_for_test
@@ -80,11 +79,9 @@ tta_pipeline = [
 
 
 def run_tool(config, checkpoint, *args, cwd, tool=ROOT / 'tools/test.py',
-             code=0):
-    done = subprocess.run(
-        [sys.executable, '-P', *map(str, (tool, config, checkpoint, *args))],
-        capture_output=True, text=True, cwd=cwd, timeout=300,
-        env={**os.environ, 'PYTHONPATH': ''})
+             code=0, run=run_forked):
+    done = run(tool, config, checkpoint, *args, cwd=cwd,
+               env={**os.environ, 'PYTHONPATH': ''})
     assert done.returncode == code, done.stderr[-3000:]
     return done
 
@@ -100,7 +97,7 @@ def refusals(*runs, cwd):
             except SystemExit as error:
                 print('code', error.code, flush=True)
     """
-    out = run_python(code, cwd, stderr=True)
+    out = run_python(code, cwd, stderr=True, run=run_forked)
     lines = [line for line in out if line.startswith(('test: ', 'code '))]
     assert lines[1::2] == ['code 2'] * len(runs)
     return lines[::2]
@@ -151,7 +148,7 @@ def test_a_classifier(classifier, tmp_path):
     base, images, logits = classifier
     done = run_tool(
         CLASSIFIER, 'model.pth', '--work-dir', tmp_path / 'work', '--out',
-        tmp_path / 'out.pkl', '--cfg-options', *NANO, cwd=base)
+        tmp_path / 'out.pkl', '--cfg-options', *NANO, cwd=base, run=run_fresh)
     labels = torch.tensor([label for _, label in images])
     hits = (logits.argsort(1, descending=True) == labels[:, None]).float()
     expected = {f'accuracy/top{k}': 100 * hits[:, :k].sum(1).mean().item()
@@ -189,12 +186,12 @@ def test_a_detector_as_by_mmdets_own_tool(tta, detector, tmp_path):
     theirs = Path(mmdet.__file__).parent / '.mim/tools/test.py'
     show = ['--show-dir', 'shown', '--cfg-options',
             'default_hooks.visualization.score_thr=0.']
-    for name, tool, options in (
-            ('ours', ROOT / 'tools/test.py', tta or show),
-            ('theirs', theirs, tta)):
+    for name, tool, options, run in (
+            ('ours', ROOT / 'tools/test.py', tta or show, run_fresh),
+            ('theirs', theirs, tta, run_forked)):
         done = run_tool(DETECTOR, 'model.pth', '--work-dir', tmp_path / name,
                         '--out', tmp_path / f'{name}.pkl', *options,
-                        cwd=detector, tool=tool)
+                        cwd=detector, tool=tool, run=run)
         assert 'bbox_mAP' in done.stdout + done.stderr
     one, other = (metrics_in(tmp_path / name) for name in ('ours', 'theirs'))
     assert one.keys() == other.keys() >= {'coco/bbox_mAP'}

@@ -2,8 +2,6 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import mmdet
@@ -13,6 +11,7 @@ import pytest
 import torch
 from helpers import ROOT, make_image_folder, run_python
 from mmengine.config import Config
+from processes import run_forked, run_fresh
 from segmentor import make_segmentor
 
 from shiftwise_mm.datasets import make_shapes_dataset
@@ -25,12 +24,10 @@ DETECTOR = ROOT / 'configs/demo/rtmdet_shiftwise-nano_demo_shapes.py'
 CLASSES = dict(a=3, b=2, c=3)
 
 
-def train(config, *args, cwd, tool=TOOL, code=0):
+def train(config, *args, cwd, tool=TOOL, code=0, run=run_forked):
     """What a run prints."""
-    done = subprocess.run(
-        [sys.executable, '-P', *map(str, (tool, config, *args))],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd,
-        timeout=300, env={**os.environ, 'PYTHONPATH': ''})
+    done = run(tool, config, *args, cwd=cwd, merge=True,
+               env={**os.environ, 'PYTHONPATH': ''})
     assert done.returncode == code, done.stdout[-3000:]
     return done.stdout
 
@@ -51,7 +48,7 @@ def segmentor(tmp_path_factory):
 def trained(segmentor, tmp_path_factory):
     """The work dir of four iterations."""
     work = tmp_path_factory.mktemp('trained')
-    train('config.py', '--work-dir', work, cwd=segmentor)
+    train('config.py', '--work-dir', work, cwd=segmentor, run=run_fresh)
     return work
 
 
@@ -125,11 +122,12 @@ def test_a_detector_as_by_mmdets_own_tool(tmp_path):
     make_shapes_dataset(tmp_path / 'data/shapes', num_train=4, num_val=4,
                         image_size=(128, 96))
     theirs = Path(mmdet.__file__).parent / '.mim/tools/train.py'
-    for name, tool in ('ours', TOOL), ('theirs', theirs):
+    for name, tool, run in (('ours', TOOL, run_fresh),
+                            ('theirs', theirs, run_forked)):
         log = train(DETECTOR, '--work-dir', tmp_path / name, '--cfg-options',
                     'train_cfg.max_iters=2', 'train_cfg.val_interval=2',
                     'default_hooks.checkpoint.interval=2', cwd=tmp_path,
-                    tool=tool)
+                    tool=tool, run=run)
         assert 'bbox_mAP' in log
     assert same_weights(tmp_path / 'ours/iter_2.pth',
                         tmp_path / 'theirs/iter_2.pth')
@@ -157,7 +155,7 @@ def test_a_classifier(tmp_path):
     """A config without a scope, made a recipe as its head says."""
     make_image_folder(tmp_path / 'data', CLASSES)
     (tmp_path / 'mine.py').write_text(CLASSIFICATION)
-    log = train('mine.py', cwd=tmp_path)
+    log = train('mine.py', cwd=tmp_path, run=run_fresh)
     assert 'accuracy/top1' in log
     assert (tmp_path / 'work_dirs/mine/epoch_1.pth').is_file()
 
@@ -267,7 +265,7 @@ def test_what_does_not_fit_is_one_line(segmentor, trained, tmp_path):
             except SystemExit as error:
                 print('code', error.code, flush=True)
     """
-    out = run_python(code, segmentor, stderr=True)
+    out = run_python(code, segmentor, stderr=True, run=run_forked)
     lines = [line for line in out if line.startswith(('train: ', 'code '))]
     assert lines[1::2] == ['code 2'] * len(cases)
     for line, (_, words) in zip(lines[::2], cases, strict=True):

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers import assert_near, run_python
+from processes import run_forked
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
@@ -236,7 +237,8 @@ def test_a_later_process_reads_the_choice(table, tmp_path):
     assert case.startswith('1x2x4x5 in BCHW, torch.float32, cpu, ')
     assert 'M13 N3 R1' in case and entry['form'] == 'last'
     assert [f.name for f in file.parent.iterdir()] == [file.name]
-    lines = run_python(SECOND_PROCESS.format(threads=torch.get_num_threads()))
+    lines = run_python(SECOND_PROCESS.format(threads=torch.get_num_threads()),
+                       run=run_forked)
     assert lines == ['last 1', 'measured True']
     now = json.loads(file.read_text())
     assert len(now) == 2  # the other number of threads
@@ -513,7 +515,7 @@ def test_ranks_agree_though_they_measure_otherwise(tmp_path):
         (tmp_path / str(rank)).mkdir()
         line, = run_python(
             RANK.format(rank=rank, method=f'file://{tmp_path}/store'),
-            XDG_CACHE_HOME=str(tmp_path / str(rank)))
+            run=run_forked, XDG_CACHE_HOME=str(tmp_path / str(rank)))
         return ast.literal_eval(line)
 
     with ThreadPoolExecutor(2) as pool:

@@ -4,6 +4,7 @@ import threading
 import pytest
 import torch
 from helpers import assert_near, run_python
+from taps import lists_of
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -52,9 +53,8 @@ def test_fake_tensors_have_the_shapes_and_leave_nothing(form):
 def test_torch_finds_no_fault(op):
     function = getattr(torch.ops.shiftwise_mm, op).default
     if op == 'fused_conv':
-        x, _ = inputs()
-        places = torch.randn(3, 11, 3, 3, requires_grad=True)
-        arguments = (x, places, 'vih', 13)
+        taps = lists_of(SPEC, torch.ones(3, 5), 'vih')
+        arguments = (*inputs(), list(taps), 'vih')
     else:
         y = torch.randn(2, 15, 11, 16, requires_grad=True)
         tables = [

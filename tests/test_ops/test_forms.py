@@ -2,6 +2,7 @@
 import pytest
 import torch
 from helpers import run_python
+from processes import run_forked
 from shiftwise_mm.kernels import runtime
 from shiftwise_mm.kernels import shift_add as kernels
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -197,7 +198,8 @@ def test_the_users_taichi_is_respected():
                         shift_add(y, spec, backend='reference')):
             assert torch.allclose(a, b, atol=1e-5)
         print(field[1])  # a second ti.init would have destroyed it
-    ''', ENABLE_TAICHI_HEADER_PRINT='0', TI_SKIP_VERSION_CHECK='ON')
+    ''', run=run_forked, ENABLE_TAICHI_HEADER_PRINT='0',
+        TI_SKIP_VERSION_CHECK='ON')
     assert lines[-1] == '2.0'
 
 
@@ -220,7 +222,7 @@ def test_the_kernels_take_a_read_only_home(tmp_path):
         spec = ShiftSpec.from_seed(channels=1, large_kernel=3, small_kernel=3)
         shift_add(torch.ones(1, 1, 5, 5), spec, backend='taichi')
         print('done')
-    ''', XDG_CACHE_HOME=str(blocker), TMPDIR=str(tmp_path))
+    ''', run=run_forked, XDG_CACHE_HOME=str(blocker), TMPDIR=str(tmp_path))
     assert lines == ['done']
 
 
@@ -255,6 +257,7 @@ def test_the_fused_form_needs_vectors_of_the_users_taichi():
         print(available_forms(x)['fused'])
         ti.init(arch=ti.cpu, log_level=ti.ERROR, real_matrix_scalarize=False)
         print(available_forms(x)['fused'])
-    ''', ENABLE_TAICHI_HEADER_PRINT='0', TI_SKIP_VERSION_CHECK='ON')
+    ''', run=run_forked, ENABLE_TAICHI_HEADER_PRINT='0',
+        TI_SKIP_VERSION_CHECK='ON')
     first, second = (line for line in lines if not line.startswith('[Tai'))
     assert 'real_matrix_scalarize=False' in first and second == 'None'

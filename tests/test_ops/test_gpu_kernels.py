@@ -4,13 +4,13 @@ With ``SHIFTWISE_TEST_ARCH=vulkan`` this process initialises Taichi for
 Vulkan, as a user would, and the kernels of a GPU are chosen by themselves.
 """
 import os
-from collections import defaultdict
 
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers import assert_near
 from shiftwise_mm.kernels import fused_gpu, fused_launch, runtime
+from taps import lists_of
 
 from shiftwise_mm.ops import (
     ShiftSpec,
@@ -73,47 +73,6 @@ def reference(x, weight, spec, outputs):
     return shift_add(y, spec, outputs=tuple(outputs), backend='reference')
 
 
-def lists_of(spec, kept, weight, outputs):
-    """Lists of the taps that are kept, and a kernel for each place.
-
-    By hand from the offsets of the definition: tap ``j`` of repetition ``r``
-    reads the input from ``-p_r(c, j) - (N - 1)`` on.
-    """
-    c, k, n = spec.channels, spec.num_taps, spec.small_kernel
-    small = weight.view(c, k, n, n)
-    offsets, places, start = [], [], [0]
-    for name in 'vih':
-        for channel in range(c):
-            at = defaultdict(list)
-            for r in range(spec.num_reps):
-                if name == 'i':
-                    at[-(n // 2)].append(spec.identity_tap[r, channel].item())
-                    continue
-                table = spec.tap_offsets(name)[r, channel].tolist()
-                for j, p in enumerate(table):
-                    at[-p - (n - 1)].append(j)
-            for o, taps in sorted(at.items(), reverse=True):
-                taps = [j for j in taps if kept[channel, j]]
-                if taps and name in outputs:
-                    kernel = sum(small[channel, j] for j in taps)
-                    places.append(kernel.t() if name == 'h' else kernel)
-                    offsets.append(o)
-            start.append(len(offsets))
-    order = torch.randperm(len(offsets),
-                           generator=torch.Generator().manual_seed(1))
-    where = torch.empty_like(order)
-    where[order] = torch.arange(len(order))  # place i is kernel where[i]
-    flipped = torch.cat([
-        torch.arange(first, last).flip(0)
-        for first, last in zip(start, start[1:], strict=False)
-    ])
-    offset = torch.tensor(offsets)
-    taps = fused_launch.Taps(
-        where, where[flipped], offset.int(),
-        (1 - n - offset[flipped]).int(), torch.tensor(start).int())
-    return taps, torch.stack([places[i] for i in order]).unsqueeze(0)
-
-
 @pytest.mark.parametrize('outputs, threads', [
     ('vih', None), ('vih', 1), ('h', None), ('vi', None)])
 @pytest.mark.parametrize('case', CASES, ids=IDS)
@@ -130,16 +89,15 @@ def test_fused_with_taps_missing(case, outputs, threads, monkeypatch, poison):
     seeds = [random(*x.shape, seed=3 + i) for i in range(len(outputs))]
     want_x, want_weight = torch.autograd.grad(expected, (x, weight), seeds)
 
-    taps, placed = lists_of(spec, kept, weight, outputs)
-    given = [t.detach().float() for t in (x, placed)]
+    taps = lists_of(spec, kept, outputs)
+    given = [t.detach().float() for t in (x, weight)]
     ours = fused_gpu.forward(*given, taps, outputs)
     for a, b in zip(ours, expected, strict=True):
         assert_near(a, b)
     grads = [s.float() for s in seeds]
     grad_x, grad = fused_gpu.backward(grads, *given, taps, outputs, True, True)
     assert_near(grad_x, want_x)
-    grad_small, = torch.autograd.grad(placed, weight, grad.double())
-    assert_near(grad_small.float(), want_weight)
+    assert_near(grad, want_weight)
     again = fused_gpu.backward(grads, *given, taps, outputs, True, True)
     assert torch.equal(again[0], grad_x) and torch.equal(again[1], grad)
     only_x = fused_gpu.backward(grads, *given, taps, outputs, True, False)
@@ -150,10 +108,11 @@ def test_fused_with_taps_missing(case, outputs, threads, monkeypatch, poison):
 
 def test_no_taps_at_all():
     spec, x, weight = make(CASES[0])
-    empty = torch.empty(0, dtype=torch.int64)
-    taps = fused_launch.Taps(empty, empty, empty.int(), empty.int(),
-                             torch.zeros(10, dtype=torch.int32))
-    given = x.float(), weight.float().view(3, -1, 3, 3)
+    empty = torch.empty(0, dtype=torch.int32)
+    taps = fused_launch.Taps(
+        empty.view(0, 1), torch.full((len(weight), 1), -1), empty, empty,
+        empty, torch.zeros(10, dtype=torch.int32))
+    given = x.float(), weight.float()
     out, = fused_gpu.forward(*given, taps, 'v')
     grads = fused_gpu.backward([x.float()], *given, taps, 'v', True, True)
     for tensor, like in zip((out, *grads), (x, *given), strict=True):

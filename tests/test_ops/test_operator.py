@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shiftwise_mm.kernels import fused_launch
 from shiftwise_mm.kernels import shift_add as kernels
+from taps import lists_of
 
 from shiftwise_mm.ops import (
     ShiftSpec,
@@ -210,6 +211,31 @@ def test_every_form_equals_shift_in_double(case, poison):
                 gradients(ours, [s.float() for s in seeds], inputs), wanted,
                 strict=True):
             assert_near(a, b)
+
+
+@pytest.mark.parametrize('outputs', ['vih', 'h', 'vi'])
+@pytest.mark.parametrize('case', [CASES[i] for i in (0, 1, 2)], ids=case_id)
+def test_the_fused_kernel_with_taps_missing(case, outputs, poison):
+    """Against all taps, those missing with kernels of zero."""
+    spec = make_spec(case)
+    x, weight = make_x_weight(case)
+    generator = torch.Generator().manual_seed(2)
+    kept = torch.rand(spec.channels, spec.num_taps, generator=generator) > .5
+    kept[:1] = case[1] == 1  # a channel without any, if it is not alone
+    masked = weight * kept.view(-1, 1, 1, 1)
+    exact = [t.double().requires_grad_() for t in (x, masked)]
+    expected = shiftwise_conv(*exact, spec, form='shift',
+                              outputs=tuple(outputs))
+    seeds = cotangents_like(expected)
+    wanted_x, wanted = gradients(expected, seeds, exact)
+    taps = lists_of(spec, kept, outputs)
+    ours = fused_launch.forward(x, weight, taps, outputs)
+    grad_x, grad = fused_launch.backward(
+        [s.float() for s in seeds], x, weight, taps, outputs, True, True)
+    for a, b in zip(ours, expected, strict=True):
+        assert_near(a, b)
+    assert_near(grad_x, wanted_x)
+    assert_near(grad, wanted * kept.view(-1, 1, 1, 1))
 
 
 @pytest.mark.parametrize('case', [LANE_CASES[i] for i in (0, 2, 4)],
