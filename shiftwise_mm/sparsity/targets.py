@@ -11,7 +11,7 @@ from torch import Tensor
 
 from shiftwise_mm.models.layers.kernel_masks import MASK_NAMES, KernelMasks
 
-__all__ = ['Target', 'check_masks', 'find_targets']
+__all__ = ['Target', 'check_masks', 'find_targets', 'stage_of']
 
 _STAGE = re.compile(r'(?:^|\.)(stage|layer)s?\.?(\d+)(?:\.|$)')
 # Beside its masks a layer has one of these.
@@ -41,11 +41,8 @@ class Target:
 
     @property
     def stage(self) -> str:
-        """``stage0`` of ``backbone.stages.0.1...``, ``layer3`` of a ResNet's
-        ``backbone.layer3...``, else ``other``.
-        """
-        found = _STAGE.search(self.layer_name)
-        return ''.join(found.groups()) if found else 'other'
+        """See :func:`stage_of`."""
+        return stage_of(self.layer_name)
 
     @property
     def mask(self) -> Tensor:
@@ -91,6 +88,14 @@ class Target:
         """The mask of that name in a copy of the model."""
         return Target(self.layer_name, model.get_submodule(self.layer_name),
                       self.mask_name)
+
+
+def stage_of(layer_name: str) -> str:
+    """``stage0`` of ``backbone.stages.0.1...``, ``layer3`` of a ResNet's
+    ``backbone.layer3...``, else ``other``.
+    """
+    found = _STAGE.search(layer_name)
+    return ''.join(found.groups()) if found else 'other'
 
 
 def find_targets(model: nn.Module, granularity: str) -> list[Target]:
