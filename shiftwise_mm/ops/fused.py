@@ -1,8 +1,8 @@
 r"""The fused form: every output from a list of taps, without ``y``.
 
 A Taichi kernel adds up all repetitions that put a tap at the same place; what
-is left is one ``N x N`` kernel a place, and it walks them. Taps that are masked
-are in no list (:mod:`.tap_lists`).
+is left is one ``N x N`` kernel a place, and it walks them. Masked taps are in
+no list (:mod:`.tap_lists`).
 """
 from __future__ import annotations
 
@@ -59,12 +59,16 @@ def fused_worth(x: Tensor, training: bool,
 
     A launch costs as much as a small convolution, and planes of few rows
     leave its vectors and blocks of rows half empty (``docs/performance.md``).
-    Never on a GPU, where nothing was measured: there it is only taken by
-    name.
+    With a mask it walks less, and strips cost what they did. Never on a GPU,
+    where nothing was measured: there it is only taken by name.
     """
-    smallest = 24 if training else 40
-    return (runtime.on_cpu(x.device) and min(x.shape[2:]) >= smallest
-            and x.numel() >= 150_000)
+    if density is None:
+        rows, elements = 24 if training else 40, 150_000
+    else:
+        rows = 2 + 12 * density if training else 10 + 20 * density
+        elements = max(200_000 * density, 50_000)
+    return (runtime.on_cpu(x.device) and min(x.shape[2:]) >= rows
+            and x.numel() >= elements)
 
 
 def _taken(tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> Tensor:
@@ -79,7 +83,7 @@ def _taken(tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> Tensor:
 
 @torch.library.custom_op('shiftwise_mm::fused_conv', mutates_args=())
 def _fused(x: Tensor, weight: Tensor, taps: list[Tensor], outputs: str,
-           mask: Tensor | None = None, key: str = '') -> list[Tensor]:
+           mask: Tensor | None, key: str) -> list[Tensor]:
     """The outputs ``'vih'`` of small kernels ``(C*k, 1, N, N)``.
 
     ``taps`` are all lists of :class:`~shiftwise_mm.kernels.fused_launch.Taps`
@@ -96,7 +100,7 @@ def _fused(x: Tensor, weight: Tensor, taps: list[Tensor], outputs: str,
 
 
 @_fused.register_fake
-def _(x, weight, taps, outputs, mask=None, key=''):
+def _(x, weight, taps, outputs, mask, key):
     return [x.new_empty(x.shape) for _ in outputs]
 
 
@@ -104,8 +108,8 @@ def _(x, weight, taps, outputs, mask=None, key=''):
                          mutates_args=())
 def _fused_backward(grads: list[Tensor], x: Tensor, weight: Tensor,
                     taps: list[Tensor], outputs: str, need_x: bool,
-                    need_weight: bool, mask: Tensor | None = None,
-                    key: str = '') -> tuple[Tensor, Tensor]:
+                    need_weight: bool, mask: Tensor | None,
+                    key: str) -> tuple[Tensor, Tensor]:
     """Its gradients; empty where not needed."""
     kernels, taps = _kernels(x.device), kept_taps(taps, mask, key)
     if not taps.offset.numel():
@@ -119,8 +123,7 @@ def _fused_backward(grads: list[Tensor], x: Tensor, weight: Tensor,
 
 
 @_fused_backward.register_fake
-def _(grads, x, weight, taps, outputs, need_x, need_weight, mask=None,
-      key=''):
+def _(grads, x, weight, taps, outputs, need_x, need_weight, mask, key):
     return (x.new_empty(x.shape if need_x else 0),
             weight.new_empty(weight.shape if need_weight else 0))
 
@@ -145,7 +148,7 @@ _fused.register_autograd(_backward, setup_context=_setup_context)
 
 
 @register_flop_formula(torch.ops.shiftwise_mm.fused_conv, get_raw=True)
-def _flops(x, weight, taps, outputs, mask=None, key='', **kwargs) -> int:
+def _flops(x, weight, taps, outputs, mask, key, **kwargs) -> int:
     """Two a multiply-add of the definition, of every entry at every place.
 
     Fake tensors have no masks: all entries count.
@@ -157,8 +160,8 @@ def _flops(x, weight, taps, outputs, mask=None, key='', **kwargs) -> int:
 
 @register_flop_formula(torch.ops.shiftwise_mm.fused_conv_backward,
                        get_raw=True)
-def _(grads, x, weight, taps, outputs, need_x, need_weight, mask=None,
-      key='', **kwargs) -> int:
+def _(grads, x, weight, taps, outputs, need_x, need_weight, mask, key,
+      **kwargs) -> int:
     return (need_x + need_weight) * _flops(x, weight, taps, outputs, mask,
                                            key)
 

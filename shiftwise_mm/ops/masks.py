@@ -7,8 +7,8 @@ from torch._guards import active_fake_mode
 
 from .spec import ShiftSpec
 
-__all__ = ['check_mask', 'density_of', 'mask_bytes', 'masked_weight',
-           'nothing']
+__all__ = ['check_mask', 'density_of', 'has_values', 'mask_bytes',
+           'masked_weight', 'nothing']
 
 
 def check_mask(mask: Tensor | None, spec: ShiftSpec) -> None:
@@ -29,6 +29,19 @@ def check_mask(mask: Tensor | None, spec: ShiftSpec) -> None:
                          f'{tuple(mask.shape)}')
 
 
+def has_values(tensor: Tensor) -> bool:
+    """Whether values can be looked at, at once and for this call alone.
+
+    Not off the CPU, of fake tensors, under ``torch.compile``, tracing and
+    export: it would wait for a device, or be a constant in a graph.
+    """
+    # is_compiling comes first: compilers cannot read all of the others.
+    return not (torch.compiler.is_compiling() or torch.compiler.is_exporting()
+                or torch.jit.is_tracing() or tensor.device.type != 'cpu'
+                or active_fake_mode() is not None
+                or torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+
+
 def mask_bytes(mask: Tensor) -> bytes | None:
     """What a mask holds, a byte a flag: the key of all that is made of it.
 
@@ -37,17 +50,9 @@ def mask_bytes(mask: Tensor) -> bytes | None:
     microsecond or two, a launch a hundred.
 
     Returns:
-        bytes | None: None where there are no values, or where looking at
-        them would wait for a device or be a constant in a graph: off the
-        CPU, of fake tensors, under ``torch.compile``, tracing and export.
+        bytes | None: None unless it :func:`has_values`.
     """
-    # is_compiling comes first: compilers cannot read all of the others.
-    if torch.compiler.is_compiling() or torch.compiler.is_exporting() \
-            or torch.jit.is_tracing() or mask.device.type != 'cpu' \
-            or active_fake_mode() is not None \
-            or torch._C._functorch.is_functorch_wrapped_tensor(mask):
-        return None
-    return mask.numpy().tobytes()
+    return mask.numpy().tobytes() if has_values(mask) else None
 
 
 def density_of(mask: Tensor | None) -> float | None:

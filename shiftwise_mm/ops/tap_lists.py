@@ -6,6 +6,7 @@ from collections import OrderedDict
 
 import torch
 from torch import Tensor
+
 from shiftwise_mm.kernels.fused_launch import Taps
 
 from .spec import ShiftSpec
