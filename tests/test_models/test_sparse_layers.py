@@ -4,8 +4,8 @@ import copy
 import pytest
 import torch
 from helpers import assert_near, randomise_norms
-
 from shiftwise_mm.kernels import fused_launch
+
 from shiftwise_mm.models import ShiftWiseConv2d
 from shiftwise_mm.models.layers import kernel_masks
 from shiftwise_mm.models.layers.decomposed_conv2d import DecomposedConv2d
@@ -59,8 +59,8 @@ def option(layer):
     return 'form' if isinstance(layer, ShiftWiseConv2d) else 'shift_form'
 
 
-@pytest.mark.parametrize('granularity', ['tap', 'weight'])
-@pytest.mark.parametrize('form', ['fused', 'strip', 'shift'])
+@pytest.mark.parametrize('form, granularity', [
+    ('fused', 'tap'), ('strip', 'weight'), ('shift', 'tap')])
 @every_layer
 def test_masks_change_nothing_but_the_cost(make, form, granularity):
     """The masked weights are zero: as a layer that knows of no mask."""
@@ -180,11 +180,11 @@ def test_a_layer_without_taps_costs_a_copy(norm_cfg, monkeypatch):
     x = inputs(layer)
     expected = [plain.train()(x), plain.eval()(x)]
     outs = [layer.train()(x)]
-    for buffer, other in zip(layer.buffers(), plain.buffers(), strict=False):
-        assert buffer.shape != other.shape or torch.equal(buffer, other)
+    layer.eval()
+    for name, buffer in plain.named_buffers():  # running statistics
+        assert_near(layer.get_buffer(name).double(), buffer.double(), 1e-5)
     deployed = copy.deepcopy(layer)
     deployed.switch_to_deploy()
-    layer.eval()
     no_form(monkeypatch)
     with torch.no_grad():
         outs += [layer(x), deployed(x)]
@@ -263,15 +263,15 @@ def test_deployed_layers_are_measured(monkeypatch, tmp_path):
             assert_near(layer(x), expected)
             (case, entry), = next(iter(autotune._memory.values())).items()
             assert set(entry['ms']) == {'strip', 'fused'}
-            assert 'deployed'[0] in case and 'density' in case
+            assert 'outputs deployed, density ' in case
+            calls = []
+            backward = fused_launch.backward
+            monkeypatch.setattr(fused_launch, 'backward', lambda *args:
+                                calls.append(1) or backward(*args))
             for form in ('fused', 'strip'):
                 entry['form'] = form
-                calls = []
-                backward = fused_launch.backward
-                with monkeypatch.context() as patch:
-                    patch.setattr(fused_launch, 'backward', lambda *args:
-                                  calls.append(1) or backward(*args))
-                    assert_near(layer(x), expected)
+                calls.clear()
+                assert_near(layer(x), expected)
                 assert len(calls) == (form == 'fused')
     finally:
         set_autotune(False)
