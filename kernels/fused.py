@@ -100,6 +100,11 @@ def forward_kernel(taps: int, lanes: int, unit: int):
                         first_group = groups_v
                         last_group = groups_v + groups_h
                         skip = 1
+                    # Without any tap in a direction a channel is zeros.
+                    some = table[2 * C + c + 1] - table[2 * C + c]
+                    if d == 0:
+                        some = (table[c + 1] - table[c] +
+                                table[C + c + 1] - table[C + c])
                     if wanted & (3 + d) != 0:
                         if last_group - first_group == 1:
                             skip = 0
@@ -109,12 +114,13 @@ def forward_kernel(taps: int, lanes: int, unit: int):
                         result = plane + size * height
                         for g in range(first_group, last_group):
                             tile = (g - first_group) * (lanes - 2 * skip)
-                            move.fetch(x, base, d, H, WU, images, step, tile,
-                                       units, stage)
-                            change.to_planes(rows_v, rows_h, stage, d, blocks,
-                                             mask, g, scratch, rows, plane,
-                                             height, length, False, 0, 0, 1,
-                                             0)
+                            if some > 0:
+                                move.fetch(x, base, d, H, WU, images, step,
+                                           tile, units, stage)
+                                change.to_planes(
+                                    rows_v, rows_h, stage, d, blocks, mask, g,
+                                    scratch, rows, plane, height, length,
+                                    False, 0, 0, 1, 0)
                             at = weight
                             if d == 1:
                                 at += (table[c + 1] - table[c] +
@@ -219,6 +225,11 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                         first_group = groups_v
                         last_group = groups_v + groups_h
                         skip = 1
+                    # Without any tap in a direction a channel adds nothing.
+                    some = table[2 * C + c + 1] - table[2 * C + c]
+                    if d == 0:
+                        some = (table[c + 1] - table[c] +
+                                table[C + c + 1] - table[C + c])
                     if last_group - first_group == 1:
                         skip = 0
                     blocks = (length + unit - 1) // unit
@@ -245,20 +256,24 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                             first = table[s * C + c]
                             last = table[s * C + c + 1]
                             if wanted >> s & 1:
-                                if s == 0:
-                                    move.fetch(grad_v, base, 0, H, WU, images,
-                                               step, tile, units, stage)
-                                elif s == 1:
-                                    move.fetch(grad_i, base, 0, H, WU, images,
-                                               step, tile, units, stage)
-                                else:
-                                    move.fetch(grad_h, base, 1, H, WU, images,
-                                               step, tile, units, stage)
-                                change.to_planes(
-                                    rows_v, rows_h, stage, d, blocks, mask, g,
-                                    scratch, rows, plane, height, length,
-                                    True, spread, padded + 8, need_x,
-                                    need_weight)
+                                if last > first:
+                                    if s == 0:
+                                        move.fetch(grad_v, base, 0, H, WU,
+                                                   images, step, tile, units,
+                                                   stage)
+                                    elif s == 1:
+                                        move.fetch(grad_i, base, 0, H, WU,
+                                                   images, step, tile, units,
+                                                   stage)
+                                    else:
+                                        move.fetch(grad_h, base, 1, H, WU,
+                                                   images, step, tile, units,
+                                                   stage)
+                                    change.to_planes(
+                                        rows_v, rows_h, stage, d, blocks,
+                                        mask, g, scratch, rows, plane, height,
+                                        length, True, spread, padded + 8,
+                                        need_x, need_weight)
                                 if need_weight:
                                     walk.correlate(
                                         table, offset, first, last, scratch,
@@ -272,14 +287,14 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                                         result, padded,
                                         s == 1 and wanted & 1 != 0)
                             at += (last - first) * products
-                        if need_x and lists != 0:
+                        # The first direction writes, the other adds.
+                        adds = d == 1 and wanted & 3 != 0
+                        if need_x and lists != 0 and (some > 0 or not adds):
                             change.from_plane(scratch, result, padded, d,
                                               blocks, rows, rows_v, rows_h,
                                               stage)
-                            # The first direction writes, the other adds.
                             move.deliver(units, stage, d, H, WU, images, step,
-                                         tile, skip, grad_x, base,
-                                         d == 1 and wanted & 3 != 0)
+                                         tile, skip, grad_x, base, adds)
         for turn in range(512 * tasks):
             if (turn & 511) == 0 and sizes[15]:
                 task = turn >> 9

@@ -62,6 +62,9 @@ def parse_args(argv=None) -> argparse.Namespace:
                       'this device, beside the published figures.', **SIZE)
         sub.add_argument('--channels', type=INT)
         kernel(sub, (51, 5))
+    command('table2', 'The layers of the seed paper\'s table 2 at its '
+            'densities; --shape: of stage 0, --rows: of these stages.',
+            **SIZE)
     command('model', 'Backbones: inference, training step, memory; without '
             '--shape at 224x224 and 800x1344.', **SIZE)
     scaling = command('scaling', 'Our forms against B, C, H*W, k, reps, '

@@ -44,8 +44,9 @@ def set_autotune(on: bool) -> None:
     """Lets ``form='auto'`` measure, instead of following a cost rule.
 
     The first call of :func:`shiftwise_conv` with a new case (shape, dtype,
-    device, layout, gradients needed, ``M``, ``N``, ``R``, outputs) runs each
-    form that can run on random tensors of that case; generators, gradients,
+    device, layout, gradients needed, ``M``, ``N``, ``R``, outputs, density of
+    a mask in eighths) runs each form that can run on random tensors of that
+    case, with the mask given; generators, gradients,
     hooks and modes of the caller are not touched. It takes a second or so,
     and the memory of the hungriest form beside the caller's. The fastest by
     median is taken from then on, in later processes as well: it is kept in a
@@ -87,8 +88,8 @@ def is_on() -> bool:
 
 
 def choice(candidates: dict[str, Callable], x: Tensor, weight: Tensor,
-           spec: ShiftSpec, outputs: tuple[str, ...],
-           training: bool) -> str | None:
+           spec: ShiftSpec, outputs: tuple[str, ...], training: bool,
+           masked: bool = False, density: float | None = None) -> str | None:
     """The fastest candidate for these arguments, measured if need be.
 
     Args:
@@ -99,10 +100,14 @@ def choice(candidates: dict[str, Callable], x: Tensor, weight: Tensor,
         spec (ShiftSpec): Sizes and tables.
         outputs (tuple[str]): The outputs wanted.
         training (bool): Whether gradients are needed.
+        masked (bool): Whether the candidates have a mask.
+        density (float, optional): Of that mask, where it is known.
 
     Returns:
         str | None: The name, or None where the cost rule is to decide.
     """
+    if masked and density is None:
+        return None
     in_job = dist.is_available() and dist.is_initialized() \
         and dist.get_world_size() > 1
     needs = (training and x.requires_grad, training and weight.requires_grad)
@@ -111,9 +116,9 @@ def choice(candidates: dict[str, Callable], x: Tensor, weight: Tensor,
         if in_job or torch.jit.is_tracing() or not all(
                 has_static_value(size) for size in x.shape):
             return None
-        name = _recall(str(x.device), _case(x, needs, spec, outputs))
+        name = _recall(str(x.device), _case(x, needs, spec, outputs, density))
         return name if name in candidates else None
-    case = _case(x, needs, spec, outputs)
+    case = _case(x, needs, spec, outputs, density)
     own = partial(_own_choice, candidates, case, x, needs, spec, outputs)
     with _lock:
         if not in_job:
@@ -144,7 +149,7 @@ def _layout(x: Tensor) -> list[int]:
 
 
 def _case(x: Tensor, needs: tuple[bool, bool], spec: ShiftSpec,
-          outputs: tuple[str, ...]) -> str:
+          outputs: tuple[str, ...], density: float | None) -> str:
     """All that the speed depends on, as a line; the same on all ranks."""
     kind = x.device.type
     dtype = (torch.get_autocast_dtype(kind)
@@ -154,10 +159,12 @@ def _case(x: Tensor, needs: tuple[bool, bool], spec: ShiftSpec,
     wanted = ' and '.join(
         name for name, need in zip(('x', 'weight'), needs, strict=True)
         if need)
+    eighths = '' if density is None else \
+        f', density {math.ceil(8 * density)}/8'
     return (f'{shape} in {layout}, {dtype}, {kind}, '
             f'gradients of {wanted or "nothing"}, M{spec.large_kernel} '
             f'N{spec.small_kernel} R{spec.num_reps}, '
-            f'outputs {"".join(sorted(outputs))}')
+            f'outputs {"".join(sorted(outputs))}{eighths}')
 
 
 @torch.compiler.assume_constant_result

@@ -4,13 +4,15 @@ Each table is the single source of the automatic choice, of what users are
 shown, and of the error when a name was asked for that cannot run. An entry is
 ``(name, reason, worth, function)``; ``reason(tensor, spec)`` says why the
 entry cannot take the tensor (with this spec, if one is given), or None, and
-``worth(tensor, training)`` whether it is faster there than those behind it.
+``worth(tensor, training, density)`` whether it is faster there than those
+behind it.
 The first that can run and is worth it is the automatic choice, unless
 :mod:`.autotune` measures all that can run.
 """
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,7 @@ from shiftwise_mm.kernels import runtime
 
 from . import autotune
 from .fused import fused_conv, fused_reason, fused_worth
+from .masks import check_mask, density_of, masked_weight, nothing
 from .reference import shift_add_reference
 from .shift_kernel import shift_add_taichi, taichi_reason
 from .spec import ShiftSpec
@@ -32,15 +35,19 @@ __all__ = [
 
 
 def _shift_form(x: Tensor, weight: Tensor, spec: ShiftSpec,
-                outputs: tuple[str, ...]) -> tuple[Tensor, ...]:
+                outputs: tuple[str, ...],
+                mask: Tensor | None = None) -> tuple[Tensor, ...]:
     """Convolution with all small kernels, then shift-add."""
-    y = F.conv2d(x, weight, padding=spec.small_kernel - 1, groups=x.shape[1])
+    y = F.conv2d(x, masked_weight(weight, mask),
+                 padding=spec.small_kernel - 1, groups=x.shape[1])
     return shift_add(y, spec, outputs=outputs)
 
 
 def _strip_form(x: Tensor, weight: Tensor, spec: ShiftSpec,
-                outputs: tuple[str, ...]) -> tuple[Tensor, ...]:
+                outputs: tuple[str, ...],
+                mask: Tensor | None = None) -> tuple[Tensor, ...]:
     """One depthwise convolution an output; the k-fold ``y`` never exists."""
+    weight = masked_weight(weight, mask)
     return tuple(
         strip_conv(x, strip_weights(weight, spec, name), spec, name)
         for name in outputs)
@@ -53,7 +60,7 @@ def _torch_reason(tensor: Tensor, spec: ShiftSpec | None) -> str | None:
     return None
 
 
-def _always(tensor: Tensor, training: bool) -> bool:
+def _always(tensor: Tensor, training: bool, density: float | None) -> bool:
     return True
 
 
@@ -96,14 +103,14 @@ def available_forms(x: Tensor,
 
 
 def _choose(kind: str, table: tuple, wanted: str, tensor: Tensor,
-            spec: ShiftSpec, training: bool):
+            spec: ShiftSpec, training: bool, density: float | None = None):
     """The function of ``wanted``, or of the first entry worth running."""
     names = ('auto', *(name for name, *_ in table))
     if wanted not in names:
         raise ValueError(f'{kind} must be one of {names}, got {wanted!r}')
     for name, reason, worth, function in table:
         if wanted not in ('auto', name) or \
-                wanted != name and not worth(tensor, training):
+                wanted != name and not worth(tensor, training, density):
             continue
         why = reason(tensor, spec)
         if why is None:
@@ -188,7 +195,8 @@ def shift_add(y: Tensor, spec: ShiftSpec, *,
 
 def shiftwise_conv(x: Tensor, weight: Tensor, spec: ShiftSpec, *,
                    outputs: tuple[str, ...] = ('h', 'v', 'i'),
-                   form: str = 'auto') -> tuple[Tensor, ...]:
+                   form: str = 'auto',
+                   mask: Tensor | None = None) -> tuple[Tensor, ...]:
     r"""Shift-wise convolution: a large kernel out of small ones.
 
     ``shift_add(conv2d(x, weight, padding=N-1, groups=C))``, however it is
@@ -204,6 +212,14 @@ def shiftwise_conv(x: Tensor, weight: Tensor, spec: ShiftSpec, *,
       (:func:`set_autotune`) or by a rule fitted to a CPU; by that rule never
       ``'fused'`` on a GPU, where nothing was measured.
 
+    With a mask the small kernels that it does not keep count as zero and
+    their gradients are zero, whatever the form. ``'fused'`` does not walk
+    them in either direction, so that they cost nothing; the others multiply
+    with zeros. Where no kernel is left nothing runs at all. What is left of
+    the lists is made anew only when the mask has changed. ``'auto'`` looks at
+    the density as well, where it can be read without waiting: of masks on the
+    CPU, not in compiled or traced graphs.
+
     Args:
         x (Tensor): Floating ``(B, C, H, W)``, any layout.
         weight (Tensor): Small kernels ``(C*k, 1, N, N)``; ``c*k + j`` is tap
@@ -211,12 +227,15 @@ def shiftwise_conv(x: Tensor, weight: Tensor, spec: ShiftSpec, *,
         spec (ShiftSpec): Sizes and shift tables.
         outputs (tuple[str]): The outputs wanted, of ``spec.outputs``.
         form (str): ``'auto'``, ``'fused'``, ``'strip'`` or ``'shift'``.
+        mask (Tensor, optional): Which small kernels are kept, bool
+            ``(C*k,)``, on any device. By default all.
 
     Returns:
         tuple[Tensor]: One ``(B, C, H, W)`` for each name in ``outputs``.
 
     Raises:
-        TypeError: If a tensor is not a floating one or ``spec`` not a spec.
+        TypeError: If a tensor is not a floating one, ``spec`` not a spec or
+            ``mask`` not a bool tensor.
         ValueError: If a shape, an output or the form is not allowed, or the
             form was asked for by name and cannot run (with the reason).
     """
@@ -234,12 +253,18 @@ def shiftwise_conv(x: Tensor, weight: Tensor, spec: ShiftSpec, *,
             and weight.dtype != x.dtype:
         raise TypeError(f'weight must have the dtype of x, {x.dtype}, got '
                         f'{weight.dtype}')
+    check_mask(mask, spec)
     training = torch.is_grad_enabled() and (x.requires_grad
                                             or weight.requires_grad)
-    if form == 'auto' and autotune.is_on():
-        candidates = {name: function for name, reason, _, function in _FORMS
-                      if reason(x, spec) is None}
-        form = autotune.choice(candidates, x, weight, spec, outputs,
-                               training) or form
-    return _choose('form', _FORMS, form, x, spec, training)(x, weight, spec,
-                                                            outputs)
+    density = density_of(mask)
+    if form == 'auto' and density != 0 and autotune.is_on():
+        candidates = {
+            name: partial(function, mask=mask)
+            for name, reason, _, function in _FORMS if reason(x, spec) is None
+        }
+        form = autotune.choice(candidates, x, weight, spec, outputs, training,
+                               mask is not None, density) or form
+    function = _choose('form', _FORMS, form, x, spec, training, density)
+    if density == 0:
+        function = nothing
+    return function(x, weight, spec, outputs, mask)

@@ -1,7 +1,8 @@
 r"""The fused form: every output from a list of taps, without ``y``.
 
 A Taichi kernel adds up all repetitions that put a tap at the same place; what
-is left is one ``N x N`` kernel a place, and it walks them.
+is left is one ``N x N`` kernel a place, and it walks them. Masked taps are in
+no list (:mod:`.tap_lists`).
 """
 from __future__ import annotations
 
@@ -9,11 +10,13 @@ from math import prod
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils.flop_counter import register_flop_formula
 
 from shiftwise_mm.kernels import fused_gpu, fused_launch, runtime
 
 from .spec import ShiftSpec
+from .tap_lists import all_taps, kept_taps
 
 __all__ = ['fused_conv', 'fused_reason', 'fused_worth']
 
@@ -50,61 +53,22 @@ def fused_reason(x: Tensor, spec: ShiftSpec | None) -> str | None:
     return (runtime.vector_reason if on_cpu else runtime.reason)(x.device)
 
 
-def fused_worth(x: Tensor, training: bool) -> bool:
+def fused_worth(x: Tensor, training: bool,
+                density: float | None = None) -> bool:
     """Whether the fused kernel is faster than strips, as measured on a CPU.
 
     A launch costs as much as a small convolution, and planes of few rows
     leave its vectors and blocks of rows half empty (``docs/performance.md``).
-    Never on a GPU, where nothing was measured: there it is only taken by
-    name.
+    With a mask it walks less, and strips cost what they did. Never on a GPU,
+    where nothing was measured: there it is only taken by name.
     """
-    smallest = 24 if training else 40
-    return (runtime.on_cpu(x.device) and min(x.shape[2:]) >= smallest
-            and x.numel() >= 150_000)
-
-
-def _taps(spec: ShiftSpec, outputs: str,
-          device: torch.device) -> list[Tensor]:
-    """The lists of all places of the outputs, as :class:`Taps` has them."""
-
-    def make() -> list[Tensor]:
-        c, k, n = spec.channels, spec.num_taps, spec.small_kernel
-        channel = torch.arange(c, device='cpu').view(c, 1)
-        source, used, offset, flipped, start = [], [], [], [], []
-        first = 0
-        for name in 'vih':
-            if name not in outputs:
-                start.append(torch.full((c, ), first, device='cpu'))
-                continue
-            if name == 'i':
-                taps = spec.identity_tap.unsqueeze(-1)  # (R, C, places)
-                at = torch.tensor([-(n // 2)], device='cpu')
-                place = torch.where(
-                    taps == torch.arange(k, device='cpu'), 0, -1)
-            else:
-                perm = spec.perm_h if name == 'h' else spec.perm_v
-                taps = perm.flip(-1)
-                at = 1 - n - spec.position_offsets().flip(0)
-                place = taps.argsort(-1)  # of each tap: (R, C, k)
-            count = len(at)
-            base = first + channel * count
-            source.append((taps + channel * k).permute(1, 2, 0).flatten(0, 1))
-            used.append(torch.where(place < 0, -1, base + place))
-            offset.append(at.repeat(c))
-            number = base + torch.arange(count, device='cpu')
-            flipped.append(number.flip(1).flatten())
-            start.append(base.flatten())
-            first += c * count
-        start.append(torch.tensor([first], device='cpu'))
-        offset, flipped = torch.cat(offset), torch.cat(flipped)
-        taps = fused_launch.Taps(
-            source=torch.cat(source),
-            used=torch.cat(used).permute(1, 2, 0).flatten(0, 1),
-            offset=offset, flipped=flipped,
-            offset_flipped=1 - n - offset[flipped], start=torch.cat(start))
-        return [t.contiguous().int().to(device) for t in taps]
-
-    return spec.cached(('taps', outputs, device), make)
+    if density is None:
+        rows, elements = 24 if training else 40, 150_000
+    else:
+        rows = 2 + 12 * density if training else 10 + 20 * density
+        elements = max(200_000 * density, 50_000)
+    return (runtime.on_cpu(x.device) and min(x.shape[2:]) >= rows
+            and x.numel() >= elements)
 
 
 def _taken(tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> Tensor:
@@ -118,20 +82,25 @@ def _taken(tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> Tensor:
 
 
 @torch.library.custom_op('shiftwise_mm::fused_conv', mutates_args=())
-def _fused(x: Tensor, weight: Tensor, taps: list[Tensor],
-           outputs: str) -> list[Tensor]:
+def _fused(x: Tensor, weight: Tensor, taps: list[Tensor], outputs: str,
+           mask: Tensor | None, key: str) -> list[Tensor]:
     """The outputs ``'vih'`` of small kernels ``(C*k, 1, N, N)``.
 
-    ``taps`` are the lists of :class:`~shiftwise_mm.kernels.fused_launch.Taps`.
+    ``taps`` are all lists of :class:`~shiftwise_mm.kernels.fused_launch.Taps`
+    and ``key`` tells them from others. What the mask leaves of them is looked
+    up in here, where masks have values: for compilers it has no size.
     """
-    kernels = _kernels(x.device)
+    kernels, taps = _kernels(x.device), kept_taps(taps, mask, key)
+    if not taps.offset.numel():
+        return [torch.zeros_like(x, memory_format=torch.contiguous_format)
+                for _ in outputs]
     out = kernels.forward(*(_taken(t, kernels.DTYPES) for t in (x, weight)),
-                          fused_launch.Taps(*taps), outputs)
+                          taps, outputs)
     return [o.to(x.dtype) for o in out]
 
 
 @_fused.register_fake
-def _(x, weight, taps, outputs):
+def _(x, weight, taps, outputs, mask, key):
     return [x.new_empty(x.shape) for _ in outputs]
 
 
@@ -139,57 +108,67 @@ def _(x, weight, taps, outputs):
                          mutates_args=())
 def _fused_backward(grads: list[Tensor], x: Tensor, weight: Tensor,
                     taps: list[Tensor], outputs: str, need_x: bool,
-                    need_weight: bool) -> tuple[Tensor, Tensor]:
+                    need_weight: bool, mask: Tensor | None,
+                    key: str) -> tuple[Tensor, Tensor]:
     """Its gradients; empty where not needed."""
-    kernels = _kernels(x.device)
+    kernels, taps = _kernels(x.device), kept_taps(taps, mask, key)
+    if not taps.offset.numel():
+        return (x.new_zeros(x.shape if need_x else 0),
+                weight.new_zeros(weight.shape if need_weight else 0))
     *grads, taken_x, taken_weight = (_taken(t, kernels.DTYPES)
                                      for t in (*grads, x, weight))
     grad_x, grad_weight = kernels.backward(
-        grads, taken_x, taken_weight, fused_launch.Taps(*taps), outputs,
-        need_x, need_weight)
+        grads, taken_x, taken_weight, taps, outputs, need_x, need_weight)
     return grad_x.to(x.dtype), grad_weight.to(weight.dtype)
 
 
 @_fused_backward.register_fake
-def _(grads, x, weight, taps, outputs, need_x, need_weight):
+def _(grads, x, weight, taps, outputs, need_x, need_weight, mask, key):
     return (x.new_empty(x.shape if need_x else 0),
             weight.new_empty(weight.shape if need_weight else 0))
 
 
 def _setup_context(ctx, inputs, output):
-    x, weight, taps, ctx.outputs = inputs
-    ctx.save_for_backward(x, weight, *taps)
+    x, weight, taps, ctx.outputs, mask, ctx.key = inputs
+    ctx.save_for_backward(x, weight, mask, *taps)
 
 
 def _backward(ctx, grads):
-    x, weight, *taps = ctx.saved_tensors
+    x, weight, mask, *taps = ctx.saved_tensors
     grads = [torch.zeros_like(x) if g is None else g for g in grads]
     need_x, need_weight = ctx.needs_input_grad[:2]
-    grad_x, grad_weight = _fused_backward(grads, x, weight, taps, ctx.outputs,
-                                          need_x, need_weight)
+    grad_x, grad_weight = _fused_backward(
+        grads, x, weight, taps, ctx.outputs, need_x, need_weight, mask,
+        ctx.key)
     return (grad_x if need_x else None, grad_weight if need_weight else None,
-            [None] * len(taps), None)
+            [None] * len(taps), None, None, None)
 
 
 _fused.register_autograd(_backward, setup_context=_setup_context)
 
 
-@register_flop_formula(torch.ops.shiftwise_mm.fused_conv)
-def _flops(x_shape, weight_shape, taps_shapes, *args, **kwargs) -> int:
-    """Two a multiply-add of the definition, of every entry at every place."""
-    entries = taps_shapes[0][0]
-    area = prod(weight_shape[2:])
-    return 2 * x_shape[0] * prod(x_shape[2:]) * entries * area
+@register_flop_formula(torch.ops.shiftwise_mm.fused_conv, get_raw=True)
+def _flops(x, weight, taps, outputs, mask, key, **kwargs) -> int:
+    """Two a multiply-add of the definition, of every entry at every place.
+
+    Fake tensors have no masks: all entries count.
+    """
+    if mask is not None and not isinstance(mask, FakeTensor):
+        taps = kept_taps(taps, mask, key)
+    return 2 * x.numel() * len(taps[0]) * prod(weight.shape[2:]) // x.shape[1]
 
 
-@register_flop_formula(torch.ops.shiftwise_mm.fused_conv_backward)
-def _(grad_shapes, x_shape, weight_shape, taps_shapes, outputs, need_x,
-      need_weight, **kwargs) -> int:
-    return (need_x + need_weight) * _flops(x_shape, weight_shape, taps_shapes)
+@register_flop_formula(torch.ops.shiftwise_mm.fused_conv_backward,
+                       get_raw=True)
+def _(grads, x, weight, taps, outputs, need_x, need_weight, mask, key,
+      **kwargs) -> int:
+    return (need_x + need_weight) * _flops(x, weight, taps, outputs, mask,
+                                           key)
 
 
 def fused_conv(x: Tensor, weight: Tensor, spec: ShiftSpec,
-               outputs: tuple[str, ...]) -> tuple[Tensor, ...]:
+               outputs: tuple[str, ...],
+               mask: Tensor | None = None) -> tuple[Tensor, ...]:
     """Shift-wise convolution by the fused kernel, with gradients.
 
     Args:
@@ -197,6 +176,8 @@ def fused_conv(x: Tensor, weight: Tensor, spec: ShiftSpec,
         weight (Tensor): Small kernels ``(C*k, 1, N, N)``.
         spec (ShiftSpec): Sizes and tables.
         outputs (tuple[str]): The outputs wanted, of ``'h', 'v', 'i'``.
+        mask (Tensor, optional): Which small kernels are kept, bool
+            ``(C*k,)``: the others are not walked.
 
     Returns:
         tuple[Tensor]: One ``(B, C, H, W)`` for each name, of ``x``'s dtype.
@@ -205,5 +186,6 @@ def fused_conv(x: Tensor, weight: Tensor, spec: ShiftSpec,
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
     names = ''.join(name for name in 'vih' if name in outputs)
-    results = _fused(x, weight, _taps(spec, names, x.device), names)
+    results = _fused(x, weight, all_taps(spec, names, x.device), names, mask,
+                     '' if mask is None else f'{names} of {spec.digest}')
     return tuple(results[names.index(name)] for name in outputs)

@@ -53,6 +53,10 @@ class ShiftSpec:
             identity output adds in each repetition. None if the form has no
             identity output.
 
+    Attributes:
+        digest (str): The same for specs that are equal, another one for
+            others.
+
     Raises:
         TypeError: If a size is not an integer, or a table not an integer
             tensor.
@@ -66,7 +70,7 @@ class ShiftSpec:
     perm_h: Tensor
     perm_v: Tensor
     identity_tap: Tensor | None = None
-    _digest: bytes = field(init=False)
+    digest: str = field(init=False)
     _cache: dict = field(init=False)
 
     def __post_init__(self) -> None:
@@ -92,7 +96,7 @@ class ShiftSpec:
         if self.identity_tap is not None:
             put(self, 'identity_tap', self._checked_identity())
         put(self, '_cache', {})
-        put(self, '_digest', self._make_digest())
+        put(self, 'digest', self._make_digest())
 
     def _checked_table(self, name: str, table: Tensor, shape: tuple) -> Tensor:
         if not isinstance(table, Tensor) or table.is_floating_point() \
@@ -130,13 +134,13 @@ class ShiftSpec:
                              f'{tap.min().item()}..{tap.max().item()}')
         return tap
 
-    def _make_digest(self) -> bytes:
+    def _make_digest(self) -> str:
         parts = hashlib.sha256(repr((self.channels, self.large_kernel,
                                      self.small_kernel,
                                      self.num_reps)).encode())
         for table in (self.perm_h, self.perm_v, self.identity_tap):
             parts.update(b'-' if table is None else table.numpy().tobytes())
-        return parts.digest()
+        return parts.hexdigest()
 
     @classmethod
     def from_seed(cls, *, channels: int, large_kernel: int, small_kernel: int,
@@ -258,17 +262,17 @@ class ShiftSpec:
     def __eq__(self, other) -> bool:
         if not isinstance(other, ShiftSpec):
             return NotImplemented
-        return self._digest == other._digest
+        return self.digest == other.digest
 
     def __hash__(self) -> int:
-        return hash(self._digest)
+        return hash(self.digest)
 
     def __repr__(self) -> str:
         return (f'ShiftSpec(channels={self.channels}, '
                 f'large_kernel={self.large_kernel}, '
                 f'small_kernel={self.small_kernel}, '
                 f'num_reps={self.num_reps}, '
-                f'tables={self._digest.hex()[:8]})')
+                f'tables={self.digest[:8]})')
 
     def __deepcopy__(self, memo) -> ShiftSpec:
         return self  # immutable

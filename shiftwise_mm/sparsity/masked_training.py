@@ -115,12 +115,14 @@ class MaskedTraining:
         self._handle = optimizer.register_step_post_hook(self._after_step)
         self._gradients.attach()
         self._mask_weights()
+        self._ask_for_gradients(self._wants_gradients())
 
     def detach(self) -> None:
         """Lets go of optimizer and parameters."""
         if self._handle is not None:
             self._handle.remove()
         self._gradients.detach()
+        self._ask_for_gradients(False)
 
     def densities(self) -> dict[str, float]:
         """Share of the units that is kept, over all paths, by stage."""
@@ -145,6 +147,11 @@ class MaskedTraining:
     def _wants_gradients(self) -> bool:
         return self.growth == 'gradient' and self._is_update(self.steps + 1)
 
+    def _ask_for_gradients(self, wanted: bool) -> None:
+        """Whether layers must not leave out what is masked until the step."""
+        for target in self.targets:
+            target.layer.whole_gradients = wanted
+
     def _after_step(self, optimizer: Optimizer, args, kwargs) -> None:
         # Fused optimizers are called, and skip the step by themselves.
         skipped = getattr(optimizer, 'found_inf', None)
@@ -154,6 +161,7 @@ class MaskedTraining:
         if self._is_update(self.steps):
             self._update()
         self._mask_weights()
+        self._ask_for_gradients(self._wants_gradients())
 
     def _update(self) -> None:
         rate = self.schedule.rate(self.steps)

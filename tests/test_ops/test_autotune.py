@@ -52,12 +52,12 @@ class StandIn:
         self.inputs = []
         monkeypatch.setattr(forms, '_FORMS', tuple(
             (name, lambda x, spec, name=name: self.reasons[name],
-             lambda x, training: True, self.form(name))
+             lambda *_: True, self.form(name))
             for name in self.seconds))
 
     def form(self, name):
 
-        def function(x, weight, spec, outputs):
+        def function(x, weight, spec, outputs, mask=None):
             self.calls.append(name)
             self.inputs.append((x, weight))
             if isinstance(self.seconds[name], Exception):
@@ -214,7 +214,7 @@ SECOND_PROCESS = '''
     calls = []
     forms._FORMS = tuple(
         (name, lambda *a: None, lambda *a: True,
-         lambda x, *a, name=name: calls.append(name) or [x])
+         lambda x, *a, name=name, **k: calls.append(name) or [x])
         for name in ('first', 'middle', 'last'))
     set_autotune(True)
     spec = ShiftSpec.from_seed(channels=2, large_kernel=13, small_kernel=3)
@@ -475,7 +475,7 @@ RANK = '''
     calls = []
 
     def form(name, slow_on):
-        def function(x, weight, spec, outputs):
+        def function(x, weight, spec, outputs, mask=None):
             calls.append(name)
             time.sleep(.02 if slow_on == rank else 0)
             return x,

@@ -54,7 +54,7 @@ def test_torch_finds_no_fault(op):
     function = getattr(torch.ops.shiftwise_mm, op).default
     if op == 'fused_conv':
         taps = lists_of(SPEC, torch.ones(3, 5), 'vih')
-        arguments = (*inputs(), list(taps), 'vih')
+        arguments = (*inputs(), list(taps), 'vih', None, '')
     else:
         y = torch.randn(2, 15, 11, 16, requires_grad=True)
         tables = [

@@ -7,10 +7,11 @@ from .prediction import H100, predict_table1
 from .report import Goal, Report, Table, write_json
 from .scaling import run_scaling
 from .settings import Settings
+from .table2 import run_table2
 from .timing import Budget
 
 __all__ = [
     'H100', 'Budget', 'Disagreement', 'Goal', 'Report', 'Settings', 'Table',
     'predict_table1', 'run_model', 'run_op', 'run_scaling', 'run_table1',
-    'run_table3', 'write_json'
+    'run_table2', 'run_table3', 'write_json'
 ]

@@ -69,6 +69,11 @@ class Case:
         kept[order[:number]] = True
         return kept.to(self.device)
 
+    @property
+    def mask(self) -> Tensor | None:
+        """:attr:`kept`, or None where that is all."""
+        return self.kept if self.density < 1 else None
+
     @cached_property
     def weight(self) -> Tensor:
         """Small kernels ``(C*k, 1, N, N)``, zero where masked."""

@@ -81,7 +81,10 @@ class Runner:
 
 
 def our_forms(case: Case) -> Iterator[Contestant]:
-    """``auto`` and each form of the package's table that can run."""
+    """``auto`` and each form of the package's table that can run.
+
+    They are given the mask of a case that has one.
+    """
     reasons = available_forms(case.x, case.spec)
     names = ['auto', *(name for name, why in reasons.items() if why is None)]
     for name in names:
@@ -89,7 +92,7 @@ def our_forms(case: Case) -> Iterator[Contestant]:
             f'ours, {name}', 'ours', lambda name=name: (
                 (case.x, case.weight),
                 partial(shiftwise_conv, spec=case.spec, outputs=case.outputs,
-                        form=name)))
+                        form=name, mask=case.mask)))
 
 
 def _small_convolution(case: Case) -> Callable[[Tensor, Tensor], Tensor]:

@@ -18,7 +18,7 @@ from .contestants import (
     select,
 )
 from .counts import conv_work
-from .report import Report, Table
+from .report import Goal, Report, Table
 from .settings import Settings
 from .trial import Figures, Trial, mega, percents, run_trial
 
@@ -61,6 +61,7 @@ _TABLE3 = (
 _SPARSE = _Row('shift-wise, density 0.25 (ours, auto)', 'ours, auto',
                (7.02, ))
 _DENSITY = .25
+_P9 = (124, 128, 128, 51, 5)  # channels, size and kernel of the goal
 
 
 def _others(contestants: Sequence, rows: Sequence[_Row]) -> list[_Row]:
@@ -151,6 +152,9 @@ def run_table3(settings: Settings, *, batch: int = 4,
                kernel: Sequence[int] = (51, 5)) -> Report:
     """Forward of a depthwise ``M x N`` beside sparse shift-wise.
 
+    Both ratios stand there: to the depthwise convolution, and of the masked
+    form to itself with all taps.
+
     Args:
         settings (Settings): Device, time, rows.
         batch (int): ``B``. Defaults to 4; the paper does not say its own.
@@ -169,7 +173,7 @@ def run_table3(settings: Settings, *, batch: int = 4,
         table = Table(f'table 3 of the seed paper at {shape}, M {kernel[0]}, '
                       f'N {kernel[1]}, one direction, forward; published: '
                       '(-, 124, 128, 128) on a GPU')
-        base = None
+        base, dense = None, {}
         for density in (1., _DENSITY):
             case = Case(spec, shape, device, ('v', ), density=density)
             contestants = conv_contestants(case)
@@ -181,6 +185,7 @@ def run_table3(settings: Settings, *, batch: int = 4,
                 running = [c for c in contestants if c.kind == 'ours']
             trial = run_trial(running, case, settings.budget)
             base = base or trial.figures.get(DEPTHWISE)
+            dense = dense or trial.figures
             work = conv_work(spec, shape, case.outputs, density=density)
             for row in rows:
                 f = trial.figures.get(row.contestant)
@@ -192,9 +197,21 @@ def run_table3(settings: Settings, *, batch: int = 4,
                     **_cells('forward', f.forward.median,
                              base and base.forward.median,
                              row.published and row.published[0], 11.85),
+                    'of itself dense':
+                    row.contestant in dense and f.forward.median /
+                    dense[row.contestant].forward.median or None,
                     **_rest(f, peaks, work),
                 })
             table.notes += _notes(trial)
+            sparse = trial.figures.get(_SPARSE.contestant)
+            fastest = min((f.forward.median for name, f in dense.items()
+                           if f.kind == 'dense'), default=None)
+            if density < 1 and sparse and fastest and (
+                    channels, *size, *kernel) == _P9:
+                report.goals.append(Goal(
+                    'P9', 'table 3, density 0.25, share of the fastest dense '
+                    'depthwise', .25, sparse.forward.median / fastest,
+                    at_least=False, unit=''))
         report.tables.append(table)
     return report
 

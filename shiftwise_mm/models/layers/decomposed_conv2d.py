@@ -10,8 +10,10 @@ from torch import Tensor
 
 from shiftwise_mm.ops import ShiftSpec, shiftwise_conv
 from shiftwise_mm.ops.forms import FORM_NAMES
+from shiftwise_mm.ops.masks import masked_weight
 from shiftwise_mm.ops.spec import check_int
-from shiftwise_mm.ops.strips import strip_conv, strip_pair_conv, strip_weights
+from shiftwise_mm.ops.strip_pair import StripPair
+from shiftwise_mm.ops.strips import strip_conv, strip_weights
 
 from .fold import fold_strips
 from .kernel_masks import KernelMasks
@@ -149,6 +151,7 @@ class DecomposedConv2d(KernelMasks, BaseModule):
             length = m if self.form == 'large' else self.spec.strip_length
             self.strip_h = self._depthwise(n, length, bias=True)
             self.strip_v = self._depthwise(length, n)
+            self._strips = StripPair(self.spec)
             return
         if self.form == 'large':
             self.conv_h, self.conv_v = (self._depthwise(n, m),
@@ -181,18 +184,23 @@ class DecomposedConv2d(KernelMasks, BaseModule):
             return getattr(self, f'gate_{name}')(self.conv.weight)
         return getattr(self, f'conv_{name}').weight
 
+    def _mask_name(self, name: str) -> str:
+        """Name of the mask of a direction."""
+        return 'mask' if self.form == 'shared_gated' else f'mask_{name}'
+
     def _direction(self, x: Tensor, name: str) -> Tensor:
         if self.form == 'large':
             return strip_conv(x, self._weight(name), self.spec, name)
+        mask = self.kept_kernels(self._mask_name(name))
         out, = shiftwise_conv(x, self._weight(name), self.spec,
-                              outputs=(name, ), form=self.shift_form)
+                              outputs=(name, ), form=self.shift_form,
+                              mask=mask)
         return out
 
     def forward(self, x: Tensor) -> Tensor:
         if self.deploy:
-            return strip_pair_conv(x, self.strip_h.weight,
-                                   self.strip_v.weight, self.strip_h.bias,
-                                   self.spec)
+            return self._strips(x, self.strip_h.weight, self.strip_v.weight,
+                                self.strip_h.bias)
         small = strip_conv(x, self.conv_i.weight, self.spec, 'i')
         return (self.norm_v(self._direction(x, 'v')) +
                 self.norm_h(self._direction(x, 'h')) + self.norm_i(small))
@@ -271,8 +279,12 @@ class DecomposedConv2d(KernelMasks, BaseModule):
             return
         strips = {name: self._weight(name) for name in 'hv'}
         if self.form != 'large':
-            strips = {name: strip_weights(weight, self.spec, name)
-                      for name, weight in strips.items()}
+            strips = {
+                name: strip_weights(masked_weight(
+                    weight, self.union_mask(self._mask_name(name))),
+                    self.spec, name)
+                for name, weight in strips.items()
+            }
         strips['i'] = small = self.conv_i.weight
         strip_h, strip_v, bias = fold_strips(
             strips, {name: getattr(self, f'norm_{name}') for name in 'hvi'},

@@ -5,6 +5,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from shiftwise_mm.ops.masks import mask_bytes
+
 __all__ = ['GRANULARITIES', 'MASK_NAMES', 'KernelMasks', 'spread_mask']
 
 GRANULARITIES = ('tap', 'weight')
@@ -20,14 +22,21 @@ class KernelMasks:
     Before :meth:`add_masks` there is none, and the state dict is that of a
     layer that knows nothing of masks.
 
-    Nothing is multiplied by a mask in the forward pass: the weights that are
-    masked are zero, and whoever changes weights keeps them so
-    (:meth:`set_mask`).
+    The weights that are masked are zero, and whoever changes weights keeps
+    them so (:meth:`set_mask`). The forward pass leaves out the kernels that
+    no path keeps (:meth:`kept_kernels`); they get no gradient but zeros.
+
+    Attributes:
+        whole_gradients (bool): Set where masked kernels need gradients, as
+            for growing by them: then nothing is left out. Defaults to False.
 
     A state dict with masks loads into a layer without them: the masks are
     left out, since they would be wrong after the next training step. One
     without masks leaves those of the layer as they are.
     """
+
+    whole_gradients = False
+    _unions: dict[str, tuple[bytes, Tensor | None]] = {}
 
     def masked_kernels(self) -> dict[str, tuple[nn.Parameter, ...]]:
         """Names of the masks, each with its weights, one a path."""
@@ -65,6 +74,7 @@ class KernelMasks:
         """Removes the masks; the weights stay as they are."""
         for name in MASK_NAMES:
             self._buffers.pop(name, None)
+        self._unions = {}
 
     @torch.no_grad()
     def set_mask(self, name: str, mask: Tensor) -> None:
@@ -94,6 +104,30 @@ class KernelMasks:
         if mask is None:
             return None
         return mask.transpose(0, 1).flatten(1).any(1)
+
+    def kept_kernels(self, name: str = 'mask') -> Tensor | None:
+        """:meth:`union_mask` for the forward pass, not to be changed.
+
+        It is put together anew only when the mask holds something else; off
+        the CPU each time, since looking would wait for the device.
+
+        Returns:
+            Tensor | None: None where nothing may be left out.
+        """
+        mask = getattr(self, name, None)
+        if mask is None or self.whole_gradients:
+            return None
+        values = mask_bytes(mask)
+        if values is None:
+            return self.union_mask(name)
+        known, union = self._unions.get(name, (None, None))
+        if values != known:
+            # Else what evaluation leaves here could not be trained through.
+            with torch.inference_mode(False):
+                union = self.union_mask(name)
+                union = None if union.all() else union
+            self._unions = {**self._unions, name: (values, union)}
+        return union
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         for name in MASK_NAMES:

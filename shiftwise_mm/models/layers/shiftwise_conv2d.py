@@ -9,8 +9,10 @@ from torch import Tensor
 
 from shiftwise_mm.ops import ShiftSpec, shiftwise_conv
 from shiftwise_mm.ops.forms import FORM_NAMES
+from shiftwise_mm.ops.masks import density_of, masked_weight
 from shiftwise_mm.ops.spec import check_int
-from shiftwise_mm.ops.strips import strip_pair_conv, strip_weights
+from shiftwise_mm.ops.strip_pair import StripPair
+from shiftwise_mm.ops.strips import strip_weights
 from shiftwise_mm.registry import MODELS
 
 from .fold import fold_strips
@@ -51,7 +53,8 @@ class ShiftWiseConv2d(KernelMasks, BaseModule):
     a depthwise convolution stood: the size is kept, the stride is 1.
 
     In sparse training (``CoarseSparsityHook``) a buffer ``mask``,
-    ``(num_paths, n_rep*k)``, tells which small kernels are kept; see
+    ``(num_paths, n_rep*k)``, tells which small kernels are kept; those that
+    no path keeps are left out of the computation. See
     :class:`~shiftwise_mm.models.layers.kernel_masks.KernelMasks`.
 
     Args:
@@ -172,6 +175,7 @@ class ShiftWiseConv2d(KernelMasks, BaseModule):
                                      groups=channels)
             self.strip_v = nn.Conv2d(channels, channels, (length, n),
                                      groups=channels, bias=False)
+            self._strips = StripPair(self.spec)
             return
         self.convs = nn.ModuleList(
             nn.Conv2d(c, c * self.spec.num_taps, n, padding=n - 1, groups=c,
@@ -207,7 +211,16 @@ class ShiftWiseConv2d(KernelMasks, BaseModule):
             tuple[Tensor]: Three of the shape of ``x``.
         """
         return shiftwise_conv(x, self.merged_weight(), self.spec,
-                              form=self.form)
+                              form=self.form, mask=self.kept_kernels())
+
+    def _constant(self) -> Tensor | None:
+        """What inference adds to the input if no tap is left, else None."""
+        if self.training or torch.is_grad_enabled() or \
+                density_of(self.kept_kernels()) != 0:
+            return None
+        zeros = self.convs[0].weight.new_zeros(1, self.spec.channels, 2, 2)
+        return (self.norm_h(zeros) + self.norm_v(zeros) +
+                self.norm_i(zeros))[..., :1, :1]
 
     def _order(self) -> Tensor | None:
         """Input channel of each output channel; None without ghosts."""
@@ -218,16 +231,20 @@ class ShiftWiseConv2d(KernelMasks, BaseModule):
     def forward(self, x: Tensor) -> Tensor:
         order = self._order()
         if self.deploy:
-            out = strip_pair_conv(x, self.strip_h.weight, self.strip_v.weight,
-                                  self.strip_h.bias, self.spec)
+            out = self._strips(x, self.strip_h.weight, self.strip_v.weight,
+                               self.strip_h.bias)
             return out if order is None or self.keeps_order else \
                 permute_channels(out, order)
         rep, ghost = x, None
         if order is not None:
             rep, ghost = permute_channels(x, order).split(
                 [self.rep_index.numel(), self.ghost_index.numel()], dim=1)
-        h, v, i = self.operator(rep)
-        out = self.norm_h(h) + self.norm_v(v) + self.norm_i(i) + rep
+        constant = self._constant()
+        if constant is None:
+            h, v, i = self.operator(rep)
+            out = self.norm_h(h) + self.norm_v(v) + self.norm_i(i) + rep
+        else:
+            out = rep + constant.to(rep.dtype)
         if ghost is not None:
             out = torch.cat([out, ghost], dim=1)
         return out if self.bias is None else out + self.bias.view(-1, 1, 1)
@@ -238,15 +255,17 @@ class ShiftWiseConv2d(KernelMasks, BaseModule):
 
         A ghost becomes a strip whose only entry is the centre, so that no
         channel is gathered before. See
-        :func:`~shiftwise_mm.models.layers.fold.fold_strips`. The function in
-        eval mode stays the same up to rounding. A second call does nothing.
+        :func:`~shiftwise_mm.models.layers.fold.fold_strips`; masked taps
+        leave zeros in the strips, from which
+        :class:`~shiftwise_mm.ops.strip_pair.StripPair` profits. The function
+        in eval mode stays the same up to rounding. A second call does nothing.
 
         Raises:
             TypeError: If a norm has no running statistics to fold.
         """
         if self.deploy:
             return
-        weight = self.merged_weight()
+        weight = masked_weight(self.merged_weight(), self.union_mask())
         strip_h, strip_v, offset = fold_strips(
             {name: strip_weights(weight, self.spec, name)
              for name in self.spec.outputs},

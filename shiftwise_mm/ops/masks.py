@@ -1,0 +1,93 @@
+"""Masks over small kernels: what is masked counts as zero."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch._guards import active_fake_mode
+
+from .spec import ShiftSpec
+
+__all__ = ['check_mask', 'density_of', 'has_values', 'mask_bytes',
+           'masked_weight', 'nothing']
+
+
+def check_mask(mask: Tensor | None, spec: ShiftSpec) -> None:
+    """Raises unless the mask is None or a bool ``(C*k,)``.
+
+    Raises:
+        TypeError: If it is no bool tensor.
+        ValueError: If its shape is another one.
+    """
+    if mask is None:
+        return
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        raise TypeError('mask must be a bool tensor, got '
+                        f'{getattr(mask, "dtype", type(mask).__name__)}')
+    shape = (spec.channels * spec.num_taps, )
+    if mask.shape != shape:
+        raise ValueError(f'mask must have shape {shape} for {spec}, got '
+                         f'{tuple(mask.shape)}')
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Whether values can be looked at, at once and for this call alone.
+
+    Not off the CPU, of fake tensors, under ``torch.compile``, tracing and
+    export: it would wait for a device, or be a constant in a graph.
+    """
+    # is_compiling comes first: compilers cannot read all of the others.
+    return not (torch.compiler.is_compiling() or torch.compiler.is_exporting()
+                or torch.jit.is_tracing() or tensor.device.type != 'cpu'
+                or active_fake_mode() is not None
+                or torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+
+
+def mask_bytes(mask: Tensor) -> bytes | None:
+    """What a mask holds, a byte a flag: the key of all that is made of it.
+
+    Values and not the tensor with its version: what is written through
+    ``.data``, as averaged models do, changes no version. It takes a
+    microsecond or two, a launch a hundred.
+
+    Returns:
+        bytes | None: None unless it :func:`has_values`.
+    """
+    return mask.numpy().tobytes() if has_values(mask) else None
+
+
+def density_of(mask: Tensor | None) -> float | None:
+    """Share of the taps that are kept; None where it cannot be told."""
+    if mask is None:
+        return None
+    values = mask_bytes(mask)
+    return None if values is None else values.count(1) / len(values)
+
+
+def masked_weight(weight: Tensor, mask: Tensor | None) -> Tensor:
+    """The small kernels ``(C*k, 1, N, N)``, zero where masked.
+
+    Filled and not multiplied: neither a value that is not finite nor its
+    gradient comes through.
+    """
+    if mask is None:
+        return weight
+    return weight.masked_fill(~mask.to(weight.device).view(-1, 1, 1, 1), 0)
+
+
+def nothing(x: Tensor, weight: Tensor, spec: ShiftSpec,
+            outputs: tuple[str, ...], mask: Tensor) -> tuple[Tensor, ...]:
+    """Shift-wise convolution without any tap: zeros.
+
+    The gradients are zeros as well, not None.
+    """
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight = x.to(dtype), weight.to(dtype)
+    everything = torch.ones((), dtype=torch.bool, device=x.device)
+    if torch.is_grad_enabled() and weight.requires_grad:
+        return tuple(x.masked_fill(everything, 0) +
+                     weight.masked_fill(everything, 0).sum()
+                     for _ in outputs)
+    if torch.is_grad_enabled() and x.requires_grad:
+        return tuple(x.masked_fill(everything, 0) for _ in outputs)
+    return tuple(torch.zeros_like(x) for _ in outputs)

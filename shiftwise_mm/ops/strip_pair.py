@@ -1,0 +1,225 @@
+"""The deployed layer: two strips and a bias, by the faster of two forms."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from shiftwise_mm.kernels import fused_launch
+from shiftwise_mm.kernels.fused_launch import Taps
+
+from . import autotune
+from .fused import fused_reason
+from .masks import has_values
+from .spec import ShiftSpec
+from .strips import strip_pair_conv
+
+__all__ = ['StripPair']
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What the strips hold.
+
+    Attributes:
+        versions (tuple): Of the strips when they were looked at.
+        strips (tuple[Tensor, Tensor]): Copies of them, ``h`` and ``v``.
+        density (float): Taps that cover what is not zero, as a share of all.
+        taps (Taps): Lists of these taps.
+        kernels (Tensor): Their small kernels, flipped.
+        centre (Tensor, optional): ``(C,)``, if there is nothing else.
+    """
+
+    versions: tuple
+    strips: tuple[Tensor, Tensor]
+    density: float
+    taps: Taps
+    kernels: Tensor
+    centre: Tensor | None
+
+
+class StripPair:
+    r"""Computes :math:`K_V * x + K_H * x + b` in inference on a CPU.
+
+    Strips whose entries are partly zero, as masks over small kernels leave
+    them, need not be run whole. Forms:
+
+    * ``'strip'``: :func:`~.strips.strip_pair_conv`, two convolutions, on any
+      device, with gradients, in every trace and export.
+    * ``'fused'``: the walk of :mod:`shiftwise_mm.kernels.fused` over the
+      ``N x N`` kernels that cover what is not zero, both directions added up
+      in one output. They are found in the strips themselves: no more has to
+      be stored, and a file of a deployed layer is as before.
+    * Strips with nothing but their centre scale ``x``.
+
+    Which one runs is measured at the first call of a shape (see
+    :func:`~.autotune.set_autotune`), or else follows a rule: strips, unless
+    so few taps are left that the walk is faster. Zeros are looked for once;
+    before a walk the strips are compared with those that were looked at, so
+    that a change in any way is seen.
+
+    Args:
+        spec (ShiftSpec): Sizes ``M`` and ``N``.
+    """
+
+    def __init__(self, spec: ShiftSpec) -> None:
+        self.spec = spec
+        self._contents: _Contents | None = None
+
+    def __call__(self, x: Tensor, strip_h: Tensor, strip_v: Tensor,
+                 bias: Tensor) -> Tensor:
+        """The deployed layer.
+
+        Args:
+            x (Tensor): ``(B, C, H, W)``.
+            strip_h (Tensor): ``(C, 1, N, L)``, column 0 at ``-(M // 2)``.
+            strip_v (Tensor): ``(C, 1, L, N)``, likewise.
+            bias (Tensor): ``(C,)``.
+
+        Returns:
+            Tensor: ``(B, C, H, W)``.
+        """
+        strips = partial(_by_strips, strip_h, strip_v, bias, self.spec)
+        if torch.is_grad_enabled() or torch.is_autocast_enabled('cpu') \
+                or not (has_values(strip_h) and has_values(x)):
+            return strips(x)
+        contents = self._look(strip_h, strip_v, exactly=False)
+        run = self._choose(x, contents, strips, bias)
+        if run is not strips:  # which are right whatever has changed
+            looked = self._look(strip_h, strip_v, exactly=True)
+            if looked is not contents:
+                run = self._choose(x, looked, strips, bias)
+        return run(x)
+
+    def _choose(self, x: Tensor, contents: _Contents, strips: Callable,
+                bias: Tensor) -> Callable:
+        """What to run, a function of ``x``."""
+        if contents.centre is not None:
+            return partial(_by_scaling, contents, bias)
+        if fused_reason(x, self.spec) is not None:
+            return strips
+        runs = {'strip': strips, 'fused': partial(_by_walking, contents, bias)}
+        form = None
+        if autotune.is_on():
+            form = autotune.choice(runs, x, contents.strips[0], self.spec,
+                                   ('deployed', ), False, True,
+                                   contents.density)
+        if form is None:
+            form = 'fused' if _walk_is_worth(x, self.spec,
+                                             contents.density) else 'strip'
+        return runs[form]
+
+    def _look(self, strip_h: Tensor, strip_v: Tensor,
+              exactly: bool) -> _Contents:
+        """What the strips hold, looked at again if they have changed."""
+        strips, known = (strip_h, strip_v), self._contents
+        versions = tuple(None if t.is_inference() else t._version
+                         for t in strips)
+        if known is None or known.versions != versions or exactly and not all(
+                t.dtype == old.dtype and torch.equal(t, old)
+                for t, old in zip(strips, known.strips, strict=True)):
+            with torch.inference_mode(False):
+                known = _look(*(t.detach().clone() for t in strips),
+                              self.spec, versions)
+            self._contents = known
+        return known
+
+
+def _by_strips(strip_h: Tensor, strip_v: Tensor, bias: Tensor,
+               spec: ShiftSpec, x: Tensor, *_) -> Tensor:
+    return strip_pair_conv(x, strip_h, strip_v, bias, spec)
+
+
+def _by_walking(contents: _Contents, bias: Tensor, x: Tensor,
+                *_) -> Tensor:
+    """The walk, in the layout that the strips give."""
+    given = x.detach().float().contiguous()
+    # As a gradient both directions add up in one tensor.
+    out, _ = fused_launch.backward([given, given], given, contents.kernels,
+                                   contents.taps, 'vh', True, False)
+    out = out.add_(bias.view(-1, 1, 1)).to(x.dtype)
+    return out.contiguous(memory_format=torch.channels_last)
+
+
+def _by_scaling(contents: _Contents, bias: Tensor, x: Tensor) -> Tensor:
+    return torch.addcmul(bias.view(-1, 1, 1), x,
+                         contents.centre.view(-1, 1, 1))
+
+
+def _walk_is_worth(x: Tensor, spec: ShiftSpec, density: float) -> bool:
+    """Whether the walk is faster than strips in channels_last.
+
+    As measured on a CPU; of strips that are nearly dense it is left to
+    :func:`~.autotune.set_autotune`.
+    """
+    return (density <= .75 and x.numel() >= 150_000
+            and min(x.shape[2:]) * spec.small_kernel >= 140)
+
+
+def _look(strip_h: Tensor, strip_v: Tensor, spec: ShiftSpec,
+          versions: tuple) -> _Contents:
+    """Covers what is not zero in both strips with small kernels."""
+    n, k = spec.small_kernel, spec.num_taps
+    lists = [_cover(strip.flatten(1, 2), n)
+             for strip in (strip_v, strip_h.transpose(2, 3))]
+    channels = len(strip_h)
+    counts = torch.cat([lists[0][0].bincount(minlength=channels),
+                        torch.zeros(channels, dtype=torch.int64),
+                        lists[1][0].bincount(minlength=channels)])
+    start = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    number = torch.arange(int(start[-1]))
+    offset = torch.cat([at for _, at, _ in lists]) - spec.large_kernel // 2
+    tall, wide = (kernels for *_, kernels in lists)
+    # The walk of gradients flips them back.
+    kernels = torch.cat([tall, wide.transpose(1, 2)]).flip(1, 2)
+    least = channels * k  # its scratch is made for so many
+    kernels = F.pad(kernels, (0, 0, 0, 0, 0, max(least - len(kernels), 0)))
+    taps = Taps(*(t.int() for t in (
+        number[:, None], number[:0, None], offset, number, offset, start)))
+    return _Contents(versions, (strip_h, strip_v),
+                     len(number) / (2 * channels * k), taps,
+                     kernels.unsqueeze(1).float().contiguous(),
+                     _only_centre(strip_h, strip_v, spec))
+
+
+def _cover(strip: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The fewest runs of ``n`` rows that hold all that is not zero.
+
+    Args:
+        strip (Tensor): ``(C, L, n)``, long axis second.
+        n (int): ``N``.
+
+    Returns:
+        tuple[Tensor, Tensor, Tensor]: Channel and first row of each run, by
+        channel and falling row, and the rows, ``(runs, n, n)``.
+    """
+    strip = F.pad(strip, (0, 0, 0, n))
+    left = (strip != 0).any(2)
+    row = torch.arange(left.shape[1])
+    starts = []
+    while left.any():  # at most k times
+        first = torch.where(left.any(1), left.int().argmax(1), -n)
+        starts.append(first)
+        left = left & (row >= first[:, None] + n)
+    if not starts:
+        return (*torch.zeros(2, 0, dtype=torch.int64), strip[:0, :n])
+    starts = torch.stack(starts[::-1], 1)
+    channel, place = (starts >= 0).nonzero().unbind(1)
+    first = starts[channel, place]
+    rows = first[:, None] + torch.arange(n)
+    return channel, first, strip[channel[:, None], rows]
+
+
+def _only_centre(strip_h: Tensor, strip_v: Tensor,
+                 spec: ShiftSpec) -> Tensor | None:
+    """The centre of each channel, if the strips hold nothing else."""
+    if strip_v.any():
+        return None
+    at = spec.small_kernel // 2, spec.large_kernel // 2
+    rest = strip_h.clone()
+    rest[:, 0, at[0], at[1]] = 0
+    return None if rest.any() else strip_h[:, 0, at[0], at[1]].clone()
