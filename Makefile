@@ -14,6 +14,7 @@ PYTEST := $(BIN)/pytest --import-mode=importlib
 option = $(if $($(2)),$(1) '$($(2))')
 DEMO_OPTIONS = $(call option,--data,DATA) $(call option,--form,FORM) \
 	$(call option,--work-dir,WORK_DIR) $(call option,--iters,ITERS) \
+	$(call option,--sparse,SPARSE) \
 	$(if $(RESUME),--resume) $(DEMO_ARGS)
 
 .PHONY: setup demo demo-seg test test-all lint clean help
@@ -53,7 +54,8 @@ clean:
 help:
 	@echo 'make setup     make .venv with everything in it (the default)'
 	@echo 'make demo      train and test a small detector; options:'
-	@echo '               DATA= FORM= BACKBONE= WORK_DIR= ITERS= RESUME=1'
+	@echo '               DATA= FORM= BACKBONE= WORK_DIR= ITERS= SPARSE=0.6'
+	@echo '               RESUME=1'
 	@echo 'make demo-seg  the same with a segmentor; options: these without'
 	@echo '               BACKBONE='
 	@echo 'make test      lint, then the tests that are not slow; PYTEST_ARGS='

@@ -12,7 +12,7 @@ import shipped
 import torch
 from helpers import ROOT
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
+from mmengine.registry import HOOKS, MODELS, TRANSFORMS, DefaultScope
 
 CASCADE = 'detection/cascade-mask-rcnn_{}_fpn_ms-3x_coco.py'
 DETECTION = CASCADE.format('shiftwise-{}')
@@ -332,6 +332,35 @@ def test_pretraining_fits_together(name):
     assert cfg.optim_wrapper.optimizer.lr == 4e-3
     assert cfg.auto_scale_lr.base_batch_size == 4096
     assert not backbone.norm_out and backbone.out_indices == (3, )
+
+
+SPARSE = {
+    'pretraining/shiftwise-sparse-tiny_300e_in1k-224.py':
+    dict(sparsity=.3, init='snip', prune_rate=.3, growth='random',
+         interval=100, path_gap=131),
+    DETECTION.format('sparse-tiny'): dict(init='from_weights'),
+    SEGMENTATION.format('sparse-tiny'): dict(init='from_weights'),
+}
+
+
+@pytest.mark.parametrize('name', SPARSE)
+def test_sparse_recipes_differ_in_the_hook_alone(name):
+    sparse, dense = read(name), read(name.replace('sparse-', ''))
+    *others, hook = sparse.custom_hooks
+    assert others == dense.custom_hooks
+    assert hook == dict(type='shiftwise_mm.CoarseSparsityHook',
+                        **SPARSE[name])
+    HOOKS.build(hook)
+    sparse.custom_hooks = dense.custom_hooks
+    assert shipped.text_of(sparse) == shipped.text_of(dense)
+
+
+def test_the_published_sparsity_is_that_of_the_hook():
+    """Its defaults are the published settings."""
+    hook = read('pretraining/shiftwise-sparse-tiny_300e_in1k-224.py'
+                ).custom_hooks[-1]
+    given, default = HOOKS.build(hook), HOOKS.build(dict(type=hook.type))
+    assert vars(given) == vars(default)
 
 
 def test_the_seed_papers_network_has_shared_branches():

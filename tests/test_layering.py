@@ -10,7 +10,8 @@ LAYERS = [
     'shiftwise_mm.checkpoint',
     'shiftwise_mm.models.layers', 'shiftwise_mm.models.backbones',
     'shiftwise_mm.models.heads', 'shiftwise_mm.models.classifiers',
-    'shiftwise_mm.models', 'shiftwise_mm.visualization',
+    'shiftwise_mm.models', 'shiftwise_mm.sparsity',
+    'shiftwise_mm.visualization',
     'shiftwise_mm.datasets',
     'shiftwise_mm.evaluation', 'shiftwise_mm.analysis', 'shiftwise_mm.swap',
     'shiftwise_mm.engine'

@@ -8,9 +8,17 @@ import math
 import re
 
 import pytest
+import torch
 from helpers import ROOT
 from miniature import options, run_tool
 from mmengine.config import Config
+from published import published_file
+
+from shiftwise_mm.analysis.sparsity import find_tap_sets
+from shiftwise_mm.engine.sparsity_report import report_file
+from shiftwise_mm.models import ShiftWiseNet
+from shiftwise_mm.sparsity import find_targets
+from shiftwise_mm.sparsity.updates import random_flags
 
 CONFIGS = sorted(
     path for kind in ('detection', 'segmentation')
@@ -22,6 +30,7 @@ FAMILIES = [
     'segmentation/upernet_shiftwise-tiny_160k_ade20k-512x512.py',
     'segmentation/mask2former_shiftwise-tiny_160k_ade20k-512x512.py',
 ]
+SPARSE = [path for path in CONFIGS if '-sparse-' in path.name]
 NANO = [24, 48, 96, 192]
 # In mixed precision several steps are made: with the backbone of the demo.
 MIXED = {
@@ -89,11 +98,52 @@ def test_a_family(name, miniature, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    'config', [c for c in CONFIGS
-               if c.relative_to(ROOT / 'configs').as_posix() not in FAMILIES],
+    'config', [c for c in CONFIGS if c not in SPARSE
+               and c.relative_to(ROOT / 'configs').as_posix() not in FAMILIES],
     ids=lambda c: f'{c.parent.name}/{c.stem}')
 def test_all_others(config, miniature, tmp_path):
     train_and_test(config, miniature, tmp_path)
+
+
+@pytest.fixture(scope='session')
+def sparse_tiny(tmp_path_factory):
+    """A sparse SW-tiny as upstream saves it: zeros, and no masks."""
+    net = ShiftWiseNet('tiny', norm_out=False)
+    generator = torch.Generator().manual_seed(0)
+    for target in find_targets(net, 'tap'):
+        target.set_flags(random_flags(target.units, target.units // 2,
+                                      generator))
+        target.layer.remove_masks()
+    file = tmp_path_factory.mktemp('weights') / 'SW-tiny.pth'
+    torch.save(published_file('v2', net), file)
+    return file
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('config', SPARSE,
+                         ids=lambda c: f'{c.parent.name}/{c.stem}')
+def test_published_sparse_weights_stay_so(config, sparse_tiny, miniature,
+                                          tmp_path):
+    """Fine-tuned; without them the config says what it needs."""
+    given = ['--work-dir', tmp_path, '--cfg-options', *options(config),
+             'default_hooks.checkpoint.save_optimizer=False']
+    log = run_tool('train.py', config, *given, cwd=miniature, code=2)
+    assert 'needs sparse weights' in log
+    run_tool('train.py', config, *given,
+             'model.backbone.init_cfg.type=Pretrained',
+             f'model.backbone.init_cfg.checkpoint={sparse_tiny}',
+             cwd=miniature)
+    checkpoint, = tmp_path.glob('[ei]*_*.pth')
+    before = find_tap_sets({
+        name.replace('LoRAs', 'convs').replace('bn_lora1', 'norm_h'): value
+        for name, value in torch.load(sparse_tiny, weights_only=True)[
+            'model'].items()}, (51, 49, 47, 13), 4)
+    after = report_file(checkpoint).tap_sets
+    checkpoint.unlink()
+    assert len(after) == len(before) == 27
+    for old, new in zip(before, after, strict=True):
+        assert new.masked and torch.equal(new.kept, old.kept)
+        assert new.kept.float().mean() == pytest.approx(.5, abs=.01)
 
 
 @pytest.mark.slow

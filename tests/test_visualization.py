@@ -1,4 +1,4 @@
-"""The picture of the operator, through its library and its tool."""
+"""The pictures, through the library and the tool."""
 import cv2
 import pytest
 from helpers import ROOT
@@ -6,7 +6,12 @@ from matplotlib.patches import Rectangle
 from processes import run_forked, run_fresh
 
 from shiftwise_mm.ops import ShiftSpec
-from shiftwise_mm.visualization import plot_shifts
+from shiftwise_mm.visualization import (
+    Places,
+    plot_places,
+    plot_shifts,
+    plot_taps_kept,
+)
 
 SPEC = ShiftSpec.from_seed(channels=2, large_kernel=13, small_kernel=3,
                            num_reps=2)
@@ -65,3 +70,32 @@ def test_the_tool_leaves_nothing_behind(args, words, tmp_path):
     assert done.returncode == 2
     assert done.stderr.count('\n') == 1 and words in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def bars(axes):
+    """Heights by centre, of each series in turn."""
+    return [{round(bar.get_x() + bar.get_width() / 2): bar.get_height()
+             for bar in series} for series in axes.containers]
+
+
+def test_histograms_have_a_panel_a_stage():
+    counts = {'a': [3, 0, 2], 'b': [1, 4], 'c': [1], 'd': [0, 1], 'e': [2, 7]}
+    figure = plot_taps_kept(counts)
+    shown = [axes for axes in figure.axes if axes.axison]
+    assert [axes.get_title() for axes in shown] == list(counts)
+    for axes, numbers in zip(shown, counts.values(), strict=True):
+        assert bars(axes) == [dict(enumerate(numbers))]
+
+
+def test_places_have_a_row_a_stage():
+    places = {
+        stage: {d: Places(3, {-3: 8, 0: 8, 3: 8}, {-3: n, 0: 2, 3: 0})
+                for d, n in zip('hv', numbers, strict=True)}
+        for stage, numbers in (('stage0', (1, 5)), ('stage1', (4, 6)))}
+    figure = plot_places(places)
+    panels = iter(figure.axes)
+    for by_direction in places.values():
+        for found in by_direction.values():
+            assert bars(next(panels)) == [found.channels, found.kept]
+    assert [axes.get_title() for axes in figure.axes[:2]] == ['horizontal',
+                                                              'vertical']

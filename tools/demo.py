@@ -29,6 +29,10 @@ def parse_args(argv=None) -> argparse.Namespace:
         help='form of the shift-wise convolution: auto (default), fused, '
         'strip, or shift (convolution and shift-add)')
     parser.add_argument(
+        '--sparse', type=float,
+        help='share of the small kernels to train without, in [0, 1); '
+        'default: dense')
+    parser.add_argument(
         '--iters', type=int,
         help='training iterations; default: those of the recipe')
     parser.add_argument(
@@ -53,13 +57,15 @@ def main(argv=None) -> None:
             print('demo: making images of shapes in data/shapes', flush=True)
             make_shapes_dataset('data/shapes')
         folder = read_coco_folder(args.data or 'data/shapes')
+        parts = [folder.root.resolve().name, args.backbone, args.form]
+        if args.sparse is not None:
+            parts.append(f'sparse{args.sparse:g}')
         work_dir = args.work_dir or str(
-            Path('work_dirs', 'demo', '_'.join(
-                (folder.root.resolve().name, args.backbone, args.form))))
+            Path('work_dirs', 'demo', '_'.join(parts)))
         cfg = demo_config(folder, work_dir=work_dir, backbone=args.backbone,
                           form=args.form, max_iters=args.iters,
                           iters_factor=_OWN_DATA_FACTOR if args.data else 1.,
-                          resume=args.resume)
+                          resume=args.resume, sparse=args.sparse)
     except (ValueError, OSError) as error:
         print(f'demo: {error}', file=sys.stderr)
         sys.exit(2)
@@ -75,6 +81,8 @@ def main(argv=None) -> None:
     print(f'demo: AP {result["bbox_mAP"]:.3f}, AP50 '
           f'{result["bbox_mAP_50"]:.3f} on the validation images, '
           f'{seconds:.0f} s in all')
+    if 'density' in result:
+        print(f'demo: {result["density"]:.4f} of the small kernels kept')
     print(f'demo: checkpoint {result["checkpoint"]}')
     print(f'demo: pictures (ground truth left, detections right) '
           f'{result["pictures"]}')

@@ -22,6 +22,10 @@ def parse_args(argv=None) -> argparse.Namespace:
         help='form of the shift-wise convolution: auto (default), fused, '
         'strip, or shift (convolution and shift-add)')
     parser.add_argument(
+        '--sparse', type=float,
+        help='share of the small kernels to train without, in [0, 1); '
+        'default: dense')
+    parser.add_argument(
         '--iters', type=int,
         help='training iterations; default: those of the recipe')
     parser.add_argument(
@@ -61,11 +65,14 @@ def main(argv=None) -> None:
     )
     try:
         folder = read_data(args.data)
+        parts = [folder.root.resolve().name, args.form]
+        if args.sparse is not None:
+            parts.append(f'sparse{args.sparse:g}')
         work_dir = args.work_dir or str(
-            Path('work_dirs', 'demo-seg',
-                 f'{folder.root.resolve().name}_{args.form}'))
+            Path('work_dirs', 'demo-seg', '_'.join(parts)))
         cfg = demo_seg_config(folder, work_dir=work_dir, form=args.form,
-                              max_iters=args.iters, resume=args.resume)
+                              max_iters=args.iters, resume=args.resume,
+                              sparse=args.sparse)
     except (ValueError, OSError) as error:
         print(f'demo-seg: {error}', file=sys.stderr)
         sys.exit(2)
@@ -81,6 +88,8 @@ def main(argv=None) -> None:
     miou = result.pop('mIoU')
     print(f'demo-seg: mIoU {miou:.3f} on the validation images, '
           f'{seconds:.0f} s in all')
+    if 'density' in result:
+        print(f'demo-seg: {result["density"]:.4f} of the small kernels kept')
     print(f'demo-seg: checkpoint {result["checkpoint"]}')
     print(f'demo-seg: pictures (ground truth left, prediction right) '
           f'{result["pictures"]}')

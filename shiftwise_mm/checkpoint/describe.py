@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import torch.nn as nn
 from torch import Tensor
 
-__all__ = ['Facts', 'describe', 'describe_model', 'fitting_kernels']
+__all__ = ['Facts', 'describe', 'describe_model', 'fitting_kernels',
+           'kernel_of_offsets']
 
 _WEIGHT = re.compile(r'stages\.(\d+)\.(\d+)\.(.+)')
 
@@ -58,6 +59,25 @@ def fitting_kernels(taps: int, small_kernel: int) -> tuple[int, ...]:
     """The odd ``M`` with ``ceil(M / N) == k``."""
     return tuple(m for m in range((taps - 1) * small_kernel + 1,
                                   taps * small_kernel + 1) if m % 2)
+
+
+def kernel_of_offsets(table: Tensor | None, taps: int | None,
+                      small_kernel: int | None) -> int | None:
+    """``M`` from the offsets of taps, of which ``M//2 - (N-1)`` is largest.
+
+    Args:
+        table (Tensor, optional): A ``shift_h`` or ``shift_v``.
+        taps (int, optional): ``k``.
+        small_kernel (int, optional): ``N``.
+
+    Returns:
+        int | None: None if an argument is missing or no ``M`` fits.
+    """
+    if table is None or not table.numel() or not taps or not small_kernel:
+        return None
+    half = int(table.max()) + small_kernel - 1
+    return next((m for m in (2 * half + 1, 2 * half)
+                 if math.ceil(m / small_kernel) == taps), None)
 
 
 def describe(state_dict: Mapping[str, Tensor],
@@ -176,7 +196,7 @@ def _describe_shiftwise(facts: Facts, firsts: list,
                              if 'strip_h.weight' in part else channels))
         table = part.get('shift_h')
         reps = reps or _size(table, 0)
-        kernels.append(_kernel_of(table, taps[-1], small))
+        kernels.append(kernel_of_offsets(table, taps[-1], small))
     paths = [name for name in firsts[0] if re.fullmatch(
         r'large_kernel\.convs\.\d+\.weight', name)]
     return replace(
@@ -184,16 +204,6 @@ def _describe_shiftwise(facts: Facts, firsts: list,
         taps=tuple(taps), kernel_sizes=tuple(kernels),
         convolved=tuple(convolved), num_paths=len(paths) or None,
         num_reps=reps)
-
-
-def _kernel_of(table: Tensor | None, taps: int | None,
-               small: int | None) -> int | None:
-    """``M`` from the offsets, of which ``M//2 - (N-1)`` is the largest."""
-    if table is None or not table.numel() or not taps or not small:
-        return None
-    half = int(table.max()) + small - 1
-    return next((m for m in (2 * half + 1, 2 * half)
-                 if math.ceil(m / small) == taps), None)
 
 
 def _describe_slak(facts: Facts, firsts: list) -> Facts:

@@ -18,6 +18,7 @@ from .describe import describe, describe_model
 __all__ = ['check_args', 'drop_output_norms', 'prepare_state_dict']
 
 _OUTPUT_NORM = re.compile(r'norm\d+\.(?:weight|bias)')
+_MASK = re.compile(r'(.+\.large_kernel\.)mask(?:_[hv])?')
 
 
 def prepare_state_dict(module: nn.Module, state_dict: dict, prefix: str,
@@ -29,7 +30,8 @@ def prepare_state_dict(module: nn.Module, state_dict: dict, prefix: str,
     are of this very model: torch tells a pre-hook ``strict=True`` whatever
     the caller said, and mmengine only logs missing keys, so that strictness
     is an option of the backbone, ``module.strict_load``. Output norms may be
-    absent, or have no place; a classifier is ignored.
+    absent, or have no place; a classifier is ignored, and so are masks of
+    sparse training where the layer has none (their weights are zero).
 
     Args:
         module (nn.Module): A backbone, with ``strict_load``; its
@@ -58,6 +60,7 @@ def prepare_state_dict(module: nn.Module, state_dict: dict, prefix: str,
     facts = describe(weights, options)
     if hasattr(module, 'adapt_state_dict'):
         module.adapt_state_dict(weights, '')
+    report = _drop_masks(weights, report, own)
     tables = _tables_of(module, own)
     if weights:
         for name in tables:
@@ -119,6 +122,23 @@ def drop_output_norms(weights: dict, report: ConversionReport,
     return report.ignoring(dict.fromkeys(
         (back[name] for name in homeless),
         'an output norm that the model has not'))
+
+
+def _drop_masks(weights: dict, report: ConversionReport,
+                own: Mapping) -> ConversionReport:
+    """Takes masks out, in place, of layers that are there without them."""
+    homeless = [
+        name for name in weights if name not in own
+        and (found := _MASK.fullmatch(name))
+        and any(other.startswith(found[1]) for other in own)
+    ]
+    for name in homeless:
+        del weights[name]
+    back = {new: old for old, new in report.names.items()}
+    return report.ignoring(dict.fromkeys(
+        (back[name] for name in homeless),
+        'a mask of sparse training: the model has none, its weights are zero '
+        'and may become others'))
 
 
 def _replace(state_dict: dict, weights: Mapping, prefix: str) -> None:

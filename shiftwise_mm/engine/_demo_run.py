@@ -8,10 +8,18 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from shiftwise_mm.engine.hooks import ComparisonPicturesHook
+from shiftwise_mm.engine.hooks import (
+    CoarseSparsityHook,
+    ComparisonPicturesHook,
+)
 from shiftwise_mm.ops import available_backends
 from shiftwise_mm.ops.forms import FORM_NAMES
+from shiftwise_mm.sparsity import find_targets
 
+# Of a sparse run. The published training has some 940, and makes 7 of them for
+# all paths together.
+_UPDATES = 60
+_PATH_GAP = 8
 LONG_SIDE = 480  # pixels; what a CPU trains on within minutes
 
 
@@ -39,6 +47,16 @@ def check_form(form: str) -> None:
             raise ValueError(f"form='shift' trains through Taichi: {why}")
 
 
+def check_sparse(sparse: float | None) -> None:
+    """Refuses a share of masked kernels that the hook would.
+
+    Raises:
+        TypeError, ValueError: If it is neither None nor in [0, 1).
+    """
+    if sparse is not None:
+        CoarseSparsityHook(sparsity=sparse)
+
+
 def set_iterations(cfg: Config, max_iters: int) -> None:
     """Sets the length of a run, and with it warm-up, decay and intervals.
 
@@ -57,6 +75,19 @@ def set_iterations(cfg: Config, max_iters: int) -> None:
     logger.interval = min(logger.interval, max_iters)
 
 
+def add_sparsity(cfg: Config, sparsity: float) -> None:
+    """Lets a run of the length that is set train sparsely.
+
+    Args:
+        cfg (Config): Changed in place.
+        sparsity (float): Share of the small kernels that is masked.
+    """
+    hook = dict(type='shiftwise_mm.CoarseSparsityHook', sparsity=sparsity,
+                interval=max(cfg.train_cfg.max_iters // _UPDATES, 1),
+                path_gap=_PATH_GAP)
+    cfg.custom_hooks = [*cfg.custom_hooks, hook]
+
+
 def train_and_validate(cfg: Config,
                        metrics: Sequence[str]) -> tuple[dict, dict]:
     """Trains and evaluates.
@@ -66,8 +97,9 @@ def train_and_validate(cfg: Config,
         metrics (Sequence[str]): Names of metrics.
 
     Returns:
-        tuple[dict, dict]: These metrics (float) of the last validation, and
-        the paths ``checkpoint`` (a file) and ``pictures`` (a folder).
+        tuple[dict, dict]: These metrics (float) of the last validation; and
+        the paths ``checkpoint`` (a file) and ``pictures`` (a folder), of a
+        sparse training also ``density`` (float), the share of taps kept.
     """
     runner = Runner.from_cfg(cfg)
     runner.train()
@@ -79,6 +111,10 @@ def train_and_validate(cfg: Config,
     hook = next(h for h in runner.hooks
                 if isinstance(h, ComparisonPicturesHook))
     work_dir = Path(runner.work_dir)
-    return {name: float(found[name]) for name in metrics}, dict(
-        checkpoint=str(work_dir / f'iter_{runner.iter}.pth'),
-        pictures=str(work_dir / hook.out_dir))
+    rest = dict(checkpoint=str(work_dir / f'iter_{runner.iter}.pth'),
+                pictures=str(work_dir / hook.out_dir))
+    if any(isinstance(h, CoarseSparsityHook) for h in runner.hooks):
+        flags = torch.cat([target.flags().flatten() for target in
+                           find_targets(runner.model, 'tap')])
+        rest['density'] = round(flags.float().mean().item(), 4)
+    return {name: float(found[name]) for name in metrics}, rest

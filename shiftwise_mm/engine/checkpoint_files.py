@@ -27,7 +27,8 @@ from shiftwise_mm.version import __version__
 from .suggest import format_config, suggest_config
 
 __all__ = [
-    'FORMS', 'Conversion', 'Inspection', 'convert_file', 'inspect_file'
+    'FORMS', 'Conversion', 'Inspection', 'convert_file', 'inspect_file',
+    'read_backbone', 'read_file'
 ]
 
 FORMS = ('native', 'deploy', 'shiftwise')
@@ -100,7 +101,7 @@ def inspect_file(path: str | os.PathLike) -> Inspection:
         FileNotFoundError: If it does not exist.
         ValueError: If it is refused, unreadable or none of ours.
     """
-    own, _, report, facts = _read(path)
+    own, _, report, facts = read_backbone(path)
     config, remarks = suggest_config(facts)
     config['init_cfg'] = dict(type='Pretrained', checkpoint=str(path))
     return Inspection(report, facts, stage_densities(own), config, remarks)
@@ -161,7 +162,7 @@ def convert_file(src: str | os.PathLike, dst: str | os.PathLike, *,
         raise FileExistsError(f'{dst} exists')
     if not dst.parent.is_dir():
         raise FileNotFoundError(f'{dst.parent} is no folder')
-    own, rest, report, facts = _read(src)
+    own, rest, report, facts = read_backbone(src)
     options, remarks = (_backbone_of(config), {}) if config else \
         suggest_config(facts)
     assumed = {name: f'{options[name]} ({remark})'
@@ -194,9 +195,18 @@ def convert_file(src: str | os.PathLike, dst: str | os.PathLike, *,
     return Conversion(report, assumed, parity)
 
 
-def _read(path: str | os.PathLike
-          ) -> tuple[dict, dict, ConversionReport, Facts]:
-    """Native weights of the backbone, those beside it, the report, facts."""
+def read_file(path: str | os.PathLike
+              ) -> tuple[dict, dict, ConversionReport, Facts]:
+    """The weights in a published or native file, of whatever network.
+
+    Returns:
+        tuple: Native weights of the backbone; those beside it; the report on
+        their names; facts of the backbone, ``Facts()`` if it is none of ours.
+
+    Raises:
+        FileNotFoundError: If it does not exist.
+        ValueError: If it is refused, unreadable or holds no weights.
+    """
     checkpoint = load_file(path)
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f'{path} holds a {type(checkpoint).__name__}, not a '
@@ -212,11 +222,23 @@ def _read(path: str | os.PathLike
     rest = {name: value for name, value in weights.items()
             if not name.startswith(_PREFIX)}
     facts = describe({**rest, **own}, opened.args)
-    if facts.family is None:
-        raise ValueError(f'{path} is none of ours, by its names, such as '
-                         f'{first_few(opened.state_dict, 2)}')
     return own, rest, replace(report, source=str(path),
                               container=opened.container), facts
+
+
+def read_backbone(path: str | os.PathLike
+                  ) -> tuple[dict, dict, ConversionReport, Facts]:
+    """The same of a backbone of ours.
+
+    Raises:
+        FileNotFoundError, ValueError: As :func:`read_file`; also if the file
+            holds no backbone of ours.
+    """
+    own, rest, report, facts = read_file(path)
+    if facts.family is None:
+        raise ValueError(f'{path} is none of ours, by its names, such as '
+                         f'{first_few(report.names, 2)}')
+    return own, rest, report, facts
 
 
 def _backbone_of(config: str) -> dict:

@@ -8,7 +8,9 @@ from shiftwise_mm.datasets import CocoFolder
 from shiftwise_mm.ops.spec import check_int
 
 from ._demo_run import (
+    add_sparsity,
     check_form,
+    check_sparse,
     fit_scale,
     set_iterations,
     train_and_validate,
@@ -37,7 +39,8 @@ def image_scale(folder: CocoFolder) -> tuple[int, int]:
 def demo_config(folder: CocoFolder, *, work_dir: str,
                 backbone: str = 'shiftwise-nano', form: str = 'auto',
                 max_iters: int | None = None,
-                iters_factor: float = 1., resume: bool = False) -> Config:
+                iters_factor: float = 1., resume: bool = False,
+                sparse: float | None = None) -> Config:
     """The demo's config for a data set.
 
     Args:
@@ -53,13 +56,17 @@ def demo_config(folder: CocoFolder, *, work_dir: str,
             suit the generated shapes. Defaults to 1.
         resume (bool): Whether to continue from the last checkpoint in
             ``work_dir``, if there is one.
+        sparse (float, optional): Share of the small kernels to mask, see
+            :class:`~shiftwise_mm.engine.hooks.CoarseSparsityHook`; must be
+            None for a backbone that has none.
 
     Returns:
         Config: For ``Runner.from_cfg``.
 
     Raises:
-        ValueError: If a name is unknown, the form does not fit the backbone,
-            or ``form='shift'`` could not run through Taichi here.
+        TypeError, ValueError: If a name is unknown, the form does not fit the
+            backbone, ``form='shift'`` could not run through Taichi here, or
+            ``sparse`` is not in [0, 1).
     """
     if backbone not in BACKBONES:
         raise ValueError(f'backbone must be one of {tuple(BACKBONES)}, got '
@@ -67,9 +74,13 @@ def demo_config(folder: CocoFolder, *, work_dir: str,
     if max_iters is not None:
         check_int('max_iters', max_iters, 1)
     check_form(form)
+    check_sparse(sparse)
     if form != 'auto' and not backbone.startswith('shiftwise'):
         raise ValueError(f'form must be auto for backbone {backbone!r}, got '
                          f'{form!r}')
+    if sparse is not None and not backbone.startswith('shiftwise'):
+        raise ValueError(f'sparse must be None for backbone {backbone!r}, '
+                         f'got {sparse!r}')
     cfg = get_config(BACKBONES[backbone])
     cfg.work_dir = work_dir
     cfg.resume = resume
@@ -79,6 +90,8 @@ def demo_config(folder: CocoFolder, *, work_dir: str,
     set_iterations(cfg, max_iters)
     if form != 'auto':
         cfg.model.backbone.shift_form = form
+    if sparse is not None:
+        add_sparsity(cfg, sparse)
     # What the recipe derives its parts from has done its work, and would
     # contradict the parts that were set here.
     for name in ('data_root', 'classes', 'image_scale', 'max_iters',
@@ -107,7 +120,7 @@ def run_demo(cfg: Config) -> dict:
     Returns:
         dict: ``bbox_mAP`` and ``bbox_mAP_50`` of the last validation (COCO,
         0..1), and the paths ``checkpoint`` (a file) and ``pictures`` (a
-        folder).
+        folder); of a sparse training also ``density``.
     """
     metrics, paths = train_and_validate(cfg, _METRICS)
     return dict(

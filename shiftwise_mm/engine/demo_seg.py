@@ -8,7 +8,9 @@ from shiftwise_mm.datasets import SegFolder
 from shiftwise_mm.ops.spec import check_int
 
 from ._demo_run import (
+    add_sparsity,
     check_form,
+    check_sparse,
     fit_scale,
     set_iterations,
     train_and_validate,
@@ -32,7 +34,8 @@ def seg_image_scale(folder: SegFolder) -> tuple[int, int]:
 
 def demo_seg_config(folder: SegFolder, *, work_dir: str, form: str = 'auto',
                     max_iters: int | None = None,
-                    resume: bool = False) -> Config:
+                    resume: bool = False,
+                    sparse: float | None = None) -> Config:
     """The demo's config for a data set.
 
     Args:
@@ -44,16 +47,19 @@ def demo_seg_config(folder: SegFolder, *, work_dir: str, form: str = 'auto',
             the recipe.
         resume (bool): Whether to continue from the last checkpoint in
             ``work_dir``, if there is one.
+        sparse (float, optional): Share of the small kernels to mask, see
+            :class:`~shiftwise_mm.engine.hooks.CoarseSparsityHook`.
 
     Returns:
         Config: For ``Runner.from_cfg``.
 
     Raises:
         TypeError, ValueError: If the form is unknown, ``form='shift'`` could
-            not run through Taichi here, or ``max_iters`` is no positive
-            integer.
+            not run through Taichi here, ``max_iters`` is no positive integer,
+            or ``sparse`` is not in [0, 1).
     """
     check_form(form)
+    check_sparse(sparse)
     if max_iters is not None:
         check_int('max_iters', max_iters, 1)
     cfg = get_config(_CONFIG)
@@ -64,6 +70,8 @@ def demo_seg_config(folder: SegFolder, *, work_dir: str, form: str = 'auto',
         cfg, cfg.train_cfg.max_iters if max_iters is None else max_iters)
     if form != 'auto':
         cfg.model.backbone.shift_form = form
+    if sparse is not None:
+        add_sparsity(cfg, sparse)
     # What the recipe derives its parts from has done its work, and would
     # contradict the parts that were set here.
     for name in ('data_root', 'classes', 'image_scale', 'max_iters',
@@ -99,7 +107,8 @@ def run_demo_seg(cfg: Config) -> dict:
 
     Returns:
         dict: ``mIoU`` of the last validation (0..1), and the paths
-        ``checkpoint`` (a file) and ``pictures`` (a folder).
+        ``checkpoint`` (a file) and ``pictures`` (a folder); of a sparse
+        training also ``density``.
     """
     metrics, paths = train_and_validate(cfg, [_METRIC])
     return dict(mIoU=round(metrics[_METRIC] / 100, 4), **paths)

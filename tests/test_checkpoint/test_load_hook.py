@@ -330,3 +330,98 @@ def test_without_strict_load_nothing_need_fit(logged):
     for a, b in zip(outputs(net), before, strict=True):
         assert torch.equal(a, b)
     assert [level for level, _ in logged][-1] == logging.WARNING
+
+
+SPARSE = {
+    'v2': 'tap', 'v1': 'weight', 'slak': 'weight', 'slak as shiftwise': 'tap',
+    'slak gated': 'tap'}
+
+
+def sparse(family, granularity, seed=0):
+    """A mini network with masks, each of them with zeros."""
+    net = make(family, seed)
+    generator = torch.Generator().manual_seed(seed)
+    for stage in net.stages:
+        for block in stage:
+            layer = block.large_kernel
+            layer.add_masks(granularity)
+            for name in layer.masked_kernels():
+                shape = getattr(layer, name).shape
+                layer.set_mask(name, torch.rand(shape,
+                                                generator=generator) < .6)
+    return net
+
+
+@pytest.mark.parametrize('family, granularity', SPARSE.items())
+@pytest.mark.parametrize('prefix', ['', 'backbone.'])
+def test_masks_into_a_network_without(family, granularity, prefix, logged):
+    """The function is the same; the masks are left out, and said so."""
+    source, net = sparse(family, granularity), make(family, seed=1)
+    names = [name for name in source.state_dict() if '.mask' in name]
+    assert len(names) in (5, 10)
+    net.load_state_dict({prefix + name: value for name, value
+                         in source.state_dict().items()}, strict=True)
+    assert_same(net, source)
+    assert not any('.mask' in name for name in net.state_dict())
+    (level, text), = logged
+    assert level == logging.INFO
+    assert 'ignored, a mask of sparse training: the model has none' in text
+    assert names[0] in text
+
+
+@pytest.mark.parametrize('family, granularity', SPARSE.items())
+def test_masks_into_a_network_with_masks(family, granularity, logged):
+    source, net = sparse(family, granularity), sparse(family, granularity, 1)
+    net.load_state_dict(source.state_dict(), strict=True)
+    for name, value in source.state_dict().items():
+        assert torch.equal(net.state_dict()[name], value), name
+    # Published and dense files leave them.
+    before = net.state_dict()
+    other = make(family, seed=2)
+    for weights in (published(family, other), other.state_dict()):
+        net.load_state_dict(weights)
+        for name, value in net.state_dict().items():
+            expected = before if '.mask' in name else other.state_dict()
+            assert torch.equal(value, expected[name]), name
+
+
+@pytest.mark.parametrize('old, new', [('slak', 'slak as shiftwise'),
+                                      ('slak as shiftwise', 'slak')])
+@pytest.mark.parametrize('masked', [True, False])
+def test_masks_of_the_other_form_of_slak(old, new, masked):
+    """The zeros come along, the masks do not."""
+    source = make(old)
+    if old != 'slak':  # what long kernels can hold
+        source.load_state_dict(make('slak').state_dict())
+    for stage in source.stages:
+        for block in stage:
+            layer = block.large_kernel
+            layer.add_masks('weight')
+            for name, (weight, ) in layer.masked_kernels().items():
+                mask = torch.rand_like(weight[:, 0]) < .6
+                layer.set_mask(name, mask[None])
+    net = sparse(new, 'weight', 1) if masked else make(new, seed=1)
+    masks = {name: value.clone() for name, value in net.state_dict().items()
+             if '.mask' in name}
+    net.load_state_dict(source.state_dict())
+    for name, mask in masks.items():
+        assert torch.equal(net.state_dict()[name], mask)
+    for ours, expected in zip(outputs(net), outputs(source), strict=True):
+        assert torch.allclose(ours, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize('strict_load', [True, False])
+def test_masks_of_another_granularity(strict_load):
+    source, net = sparse('v2', 'weight'), sparse('v2', 'tap', 1)
+    net.strict_load = strict_load
+    with pytest.raises(ValueError, match=r'stages\.0\.0\.large_kernel\.mask '
+                       r'.*\(2, 102, 3, 3\)'):
+        net.load_state_dict(source.state_dict())
+
+
+def test_a_mask_without_its_layer():
+    state = make('v2').state_dict()
+    state['stages.0.1.large_kernel.mask'] = torch.ones(2, 102) > 0
+    with pytest.raises(ValueError,
+                       match=r'unknown: stages\.0\.1\.large_kernel\.mask'):
+        make('v2').load_state_dict(state)

@@ -364,3 +364,29 @@ def test_inspect_a_sparse_classifier(tmp_path):
     assert found.facts.num_classes == 7
     assert re.search('weights in +state_dict, prefix backbone.', str(found))
     assert '1.0000, 1.0000, 0.7500, 1.0000' in str(found)
+
+
+@pytest.mark.parametrize('to', ['native', 'deploy'])
+def test_masks_of_sparse_training(to, tmp_path):
+    """The zeros are converted, the masks left out."""
+    net = make('v2')
+    for stage in net.stages:
+        for block in stage:
+            layer = block.large_kernel
+            layer.add_masks('tap')
+            mask = torch.ones_like(layer.mask)
+            mask[:, 1::2] = False
+            layer.set_mask('mask', mask)
+    torch.save(dict(state_dict=net.state_dict()), tmp_path / 'sparse.pth')
+    inspection = inspect_file(tmp_path / 'sparse.pth')
+    kept = [1 - (n // 2) / n for n in (102, 136, 192, 70)]
+    assert inspection.densities == pytest.approx(kept)
+    conversion = convert_file(tmp_path / 'sparse.pth', tmp_path / 'new.pth',
+                              to=to)
+    assert conversion.parity < 1e-5
+    state = torch.load(tmp_path / 'new.pth')['state_dict']
+    assert not any('mask' in name for name in state)
+    if to == 'native':
+        weight = state['stages.0.0.large_kernel.convs.1.weight']
+        assert torch.equal(weight, net.stages[0][0].large_kernel.convs[
+            1].weight) and not weight[1::2].any()

@@ -14,6 +14,7 @@ from processes import run_forked, run_fresh
 from shiftwise_mm.datasets import make_shapes_dataset, read_coco_folder
 from shiftwise_mm.engine.demo import demo_config, image_scale
 from shiftwise_mm.engine.hooks import ComparisonPicturesHook
+from shiftwise_mm.engine.sparsity_report import report_file
 
 CONFIG = ROOT / 'configs/demo/rtmdet_shiftwise-nano_demo_shapes.py'
 
@@ -56,6 +57,37 @@ def test_the_tool_trains_and_reports(options, run, shapes, tmp_path):
     assert cv2.imread(str(pictures[0])).shape == (96, 256, 3)
     assert 'Iter(train)' in done.stdout + done.stderr  # live progress
     assert 'eta' in done.stdout + done.stderr
+
+
+def test_a_sparse_run(shapes, tmp_path):
+    """From the tool to what its checkpoint holds."""
+    done = run_demo_tool('--data', shapes, '--iters', 3, '--sparse', .6,
+                         cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = last_line(done)
+    assert result['density'] == pytest.approx(.4, abs=.005)
+    assert f'{result["density"]:.4f} of the small kernels' in done.stdout
+    assert 'shapes_shiftwise-nano_auto_sparse0.6' in result['checkpoint']
+    # Both steps but the last change the masks.
+    assert (done.stdout + done.stderr).count('taps_dropped') >= 1
+    report = report_file(tmp_path / result['checkpoint'])
+    kept = torch.cat([s.kept.flatten() for s in report.tap_sets]).float()
+    assert kept.mean().item() == pytest.approx(result['density'], abs=1e-4)
+    assert all(s.masked for s in report.tap_sets)
+    assert len({s.kept.float().mean() for s in report.tap_sets}) > 1  # SNIP
+
+
+@pytest.mark.parametrize('iters, interval', [(1200, 20), (59, 1), (100, 1)])
+def test_the_interval_of_masks_fits_the_length(iters, interval, shapes,
+                                               tmp_path):
+    folder = read_coco_folder(shapes)
+    dense, cfg = (demo_config(folder, work_dir=str(tmp_path),
+                              max_iters=iters, sparse=sparse)
+                  for sparse in (None, .25))
+    hook = cfg.custom_hooks.pop()
+    assert hook.type == 'shiftwise_mm.CoarseSparsityHook'
+    assert (hook.sparsity, hook.interval) == (.25, interval)
+    assert cfg.pretty_text == dense.pretty_text
 
 
 def test_resume_continues_a_run(shapes, tmp_path):
@@ -142,6 +174,8 @@ def test_bad_data_is_one_line_and_leaves_nothing(spoil, shapes, tmp_path):
     (('--form', 'fast'), ("'fast'", 'strip')),
     (('--backbone', 'resnet18', '--form', 'shift'), ('form', 'resnet18')),
     (('--iters', '0'), ('max_iters', '0')),
+    (('--sparse', '1'), ('sparsity', '[0, 1)', '1.0')),
+    (('--backbone', 'resnet18', '--sparse', '.5'), ('sparse', 'resnet18')),
 ])
 def test_bad_options_are_one_line(args, words, shapes, tmp_path):
     done = run_demo_tool('--data', shapes, *args, cwd=tmp_path)

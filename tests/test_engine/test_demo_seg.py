@@ -19,6 +19,7 @@ from shiftwise_mm.datasets import (
     read_seg_folder,
 )
 from shiftwise_mm.engine.demo_seg import demo_seg_config, seg_image_scale
+from shiftwise_mm.engine.sparsity_report import report_file
 
 CONFIG = ROOT / 'configs/demo/upernet_shiftwise-nano_demo_shapes.py'
 
@@ -72,6 +73,19 @@ def test_the_tool_trains_and_reports(form, masks, tmp_path):
     assert cv2.imread(str(pictures[0])).shape == (96, 256, 3)
     assert 'Iter(train)' in done.stdout + done.stderr  # live progress
     assert 'eta' in done.stdout + done.stderr
+
+
+def test_a_sparse_run(masks, tmp_path):
+    done = run_tool('--data', masks, '--iters', 2, '--sparse', .6,
+                    cwd=tmp_path)
+    result = last_line(done)
+    assert result['density'] == pytest.approx(.4, abs=.005)
+    assert f'{result["density"]:.4f} of the small kernels' in done.stdout
+    assert 'own_auto_sparse0.6' in result['checkpoint']
+    report = report_file(tmp_path / result['checkpoint'])
+    kept = torch.cat([s.kept.flatten() for s in report.tap_sets]).float()
+    assert kept.mean().item() == pytest.approx(result['density'], abs=1e-4)
+    assert all(s.masked for s in report.tap_sets)
 
 
 def test_the_truth_is_on_the_left(masks, tmp_path):
@@ -170,6 +184,7 @@ def test_bad_data_is_one_line_and_leaves_nothing(spoil, masks, tmp_path):
 @pytest.mark.parametrize('args, words', [
     (('--form', 'fast'), ("'fast'", 'strip')),
     (('--iters', '0'), ('max_iters', '0')),
+    (('--sparse', '-.1'), ('sparsity', '[0, 1)', '-0.1')),
 ])
 def test_bad_options_are_one_line(args, words, masks, tmp_path):
     done = run_tool('--data', masks, *args, cwd=tmp_path)
@@ -182,12 +197,12 @@ def test_bad_options_are_one_line(args, words, masks, tmp_path):
 def test_make_passes_the_options_on():
     done = subprocess.run(
         ['make', '-n', 'demo-seg', 'DATA=some where', 'ITERS=2', 'FORM=shift',
-         'RESUME=1', 'BACKBONE=no'], cwd=ROOT, capture_output=True, text=True,
-        check=True)
+         'SPARSE=0.6', 'RESUME=1', 'BACKBONE=no'],
+        cwd=ROOT, capture_output=True, text=True, check=True)
     line, = (x for x in done.stdout.splitlines() if 'demo_seg.py' in x)
     assert line.split('demo_seg.py')[1].split() == [
         '--data', "'some", "where'", '--form', "'shift'", '--iters', "'2'",
-        '--resume']
+        '--sparse', "'0.6'", '--resume']
 
 
 def run_mmseg_tool(name, *args, cwd):

@@ -1,5 +1,8 @@
 """Hooks of mmengine's Runner, one a file."""
+from .coarse_sparsity_hook import CoarseSparsityHook
 from .comparison_pictures_hook import ComparisonPicturesHook
 from .convert_pretrained_hook import ConvertPretrainedHook
 
-__all__ = ['ComparisonPicturesHook', 'ConvertPretrainedHook']
+__all__ = [
+    'CoarseSparsityHook', 'ComparisonPicturesHook', 'ConvertPretrainedHook'
+]

@@ -16,7 +16,10 @@ __all__ = ['SLaK']
 
 @MODELS.register_module()
 class SLaK(HierarchicalBackbone):
-    """SLaK (arXiv 2207.03620), dense, in three forms.
+    """SLaK (arXiv 2207.03620) in three forms.
+
+    Dense by itself; the published sparse training is ``CoarseSparsityHook``
+    with ``granularity='weight'``.
 
     * ``form='large'``: two long kernels and a small one in each block, as
       published.

@@ -14,6 +14,7 @@ from shiftwise_mm.ops.spec import check_int
 from shiftwise_mm.ops.strips import strip_conv, strip_pair_conv, strip_weights
 
 from .fold import fold_strips
+from .kernel_masks import KernelMasks
 
 __all__ = ['DecomposedConv2d', 'kernel_to_taps', 'taps_to_kernel']
 
@@ -72,7 +73,7 @@ def taps_to_kernel(taps: Tensor, direction: str, large_kernel: int) -> Tensor:
             ).contiguous()
 
 
-class DecomposedConv2d(BaseModule):
+class DecomposedConv2d(KernelMasks, BaseModule):
     r"""Depthwise ``M x M``-class kernel as an ``M x N`` and an ``N x M`` one.
 
     .. math::
@@ -89,6 +90,11 @@ class DecomposedConv2d(BaseModule):
     * ``'shared_gated'``: both directions share one set of small kernels, each
       tap scaled by the sigmoid of a learned gate a direction (published
       ``SLaK_pw_wt.py``).
+
+    In sparse training (``CoarseSparsityHook``) each direction has a mask of
+    its own, ``mask_h`` and ``mask_v``, shared kernels one, ``mask``; see
+    :class:`~shiftwise_mm.models.layers.kernel_masks.KernelMasks`. The small
+    kernel ``conv_i`` is never masked, as published.
 
     Args:
         channels (int): ``C``.
@@ -160,6 +166,15 @@ class DecomposedConv2d(BaseModule):
             self.add_module(f'norm_{name}',
                             build_norm_layer(norm_cfg, self.spec.channels)[1])
 
+    def masked_kernels(self) -> dict[str, tuple[nn.Parameter, ...]]:
+        """A mask a direction, or one of shared kernels; see the base."""
+        if self.deploy:
+            return {}
+        if self.form == 'shared_gated':
+            return {'mask': (self.conv.weight, )}
+        return {'mask_h': (self.conv_h.weight, ),
+                'mask_v': (self.conv_v.weight, )}
+
     def _weight(self, name: str) -> Tensor:
         """Weight of a direction in the form that is built."""
         if self.form == 'shared_gated':
@@ -186,6 +201,9 @@ class DecomposedConv2d(BaseModule):
     def switch_form(self, form: str) -> None:
         """Changes between ``'large'`` and ``'shiftwise'``.
 
+        Masks, which are of one form, are removed; weights that are zero stay
+        so.
+
         Raises:
             ValueError: If the form is another one, the layer is gated or
                 deployed, or a large kernel could not hold the small ones.
@@ -197,6 +215,7 @@ class DecomposedConv2d(BaseModule):
                 f'{self.form!r}, deploy={self.deploy}')
         if form == self.form:
             return
+        self.remove_masks()
         for name in 'hv':
             weight = self.as_form(self._weight(name), name, form)
             conv = self._depthwise(*weight.shape[2:],
@@ -221,7 +240,8 @@ class DecomposedConv2d(BaseModule):
         """Brings weights of the other form into this one, in place.
 
         Weights whose shapes fit neither form stay as they are, for the check
-        of shapes to name.
+        of shapes to name. Masks of the other form are taken out: the weights
+        that they mask are zero.
         """
         c, n, k, m = (self.spec.channels, self.spec.small_kernel,
                       self.spec.num_taps, self.spec.large_kernel)
@@ -233,6 +253,8 @@ class DecomposedConv2d(BaseModule):
             if weight is not None and tuple(weight.shape) in (
                     long, (c * k, 1, n, n)):
                 state_dict[key] = self.as_form(weight, name, self.form)
+                if state_dict[key].shape != weight.shape:
+                    state_dict.pop(f'{prefix}mask_{name}', None)
 
     @torch.no_grad()
     def switch_to_deploy(self) -> None:
@@ -255,6 +277,7 @@ class DecomposedConv2d(BaseModule):
         strip_h, strip_v, bias = fold_strips(
             strips, {name: getattr(self, f'norm_{name}') for name in 'hvi'},
             self.spec, identity=False)
+        self.remove_masks()
         for name in list(self._modules):
             delattr(self, name)
         self.deploy = True

@@ -15,6 +15,7 @@ from shiftwise_mm.registry import MODELS
 
 from .fold import fold_strips
 from .ghost import permute_channels, split_channels
+from .kernel_masks import KernelMasks
 
 __all__ = ['ShiftWiseConv2d']
 
@@ -29,7 +30,7 @@ def _single(name: str, value, allowed: tuple[int, ...]) -> int:
 
 
 @MODELS.register_module()
-class ShiftWiseConv2d(BaseModule):
+class ShiftWiseConv2d(KernelMasks, BaseModule):
     r"""Depthwise convolution with a large kernel made of small ones.
 
     Of ``C`` channels ``n_rep`` take part and the others, the ghosts, pass
@@ -48,6 +49,10 @@ class ShiftWiseConv2d(BaseModule):
 
     It has the public attributes of ``nn.Conv2d``, so that it can stand where
     a depthwise convolution stood: the size is kept, the stride is 1.
+
+    In sparse training (``CoarseSparsityHook``) a buffer ``mask``,
+    ``(num_paths, n_rep*k)``, tells which small kernels are kept; see
+    :class:`~shiftwise_mm.models.layers.kernel_masks.KernelMasks`.
 
     Args:
         in_channels (int): ``C``.
@@ -178,6 +183,12 @@ class ShiftWiseConv2d(BaseModule):
         if bias:
             self.bias = nn.Parameter(torch.zeros(self.out_channels))
 
+    def masked_kernels(self) -> dict[str, tuple[nn.Parameter, ...]]:
+        """The one mask, over the small kernels of all paths; see the base."""
+        if self.deploy:
+            return {}
+        return {'mask': tuple(conv.weight for conv in self.convs)}
+
     def merged_weight(self) -> Tensor:
         """The one small convolution that the paths add up to.
 
@@ -242,6 +253,7 @@ class ShiftWiseConv2d(BaseModule):
             {name: getattr(self, f'norm_{name}')
              for name in self.spec.outputs}, self.spec, identity=True)
         bias = self.bias
+        self.remove_masks()
         for name in ('convs', *(f'norm_{n}' for n in self.spec.outputs)):
             delattr(self, name)
         self.deploy = True
