@@ -149,7 +149,7 @@ def _layout(x: Tensor) -> list[int]:
 
 
 def _case(x: Tensor, needs: tuple[bool, bool], spec: ShiftSpec,
-          outputs: tuple[str, ...], density: float | None) -> str:
+          outputs: tuple[str, ...], density: float | None = None) -> str:
     """All that the speed depends on, as a line; the same on all ranks."""
     kind = x.device.type
     dtype = (torch.get_autocast_dtype(kind)

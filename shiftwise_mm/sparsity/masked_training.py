@@ -140,6 +140,8 @@ class MaskedTraining:
         """Loads what :meth:`state_dict` gave."""
         self.steps = state_dict['steps']
         self._generator.set_state(state_dict['generator'].cpu())
+        if self._optimizer is not None:
+            self._ask_for_gradients(self._wants_gradients())
 
     def _is_update(self, step: int) -> bool:
         return not self.fixed and self.schedule.is_update(step)

@@ -11,6 +11,7 @@ from shiftwise_mm.analysis.benchmark import (
     networks,
     op,
     strategies,
+    table2,
 )
 from shiftwise_mm.models import ConvNeXt, ShiftWiseNet, SLaK, UniRepLKNet
 
@@ -148,7 +149,56 @@ def test_table3(tmp_path, no_compiler):
     base = rows['depthwise 51x5', 1]['forward ms']
     assert sparse['forward ratio'] == pytest.approx(
         sparse['forward ms'] / base)
-    assert ('ours, strip', 1) in rows and ('ours, strip', .25) in rows
+    for form in ('strip', 'fused'):
+        row = rows[f'ours, {form}', .25]
+        assert row['of itself dense'] == pytest.approx(
+            row['forward ms'] / rows[f'ours, {form}', 1]['forward ms'])
+    assert content['goals'] == []  # not the shape that it names
+
+
+@pytest.fixture
+def mini_stages(monkeypatch):
+    monkeypatch.setattr(table2, 'STAGES', tuple(
+        table2.Stage(channels, large, density, blocks, number)
+        for number, (channels, large, density, blocks) in enumerate(
+            ((3, 23, .25, 1), (2, 11, .5, 2)))))
+
+
+def test_table2(tmp_path, mini_stages, monkeypatch):
+    masks = []
+    conv = contestants.shiftwise_conv
+
+    def watched(*args, mask, **kwargs):
+        masks.append(None if mask is None else int(mask.sum()))
+        return conv(*args, mask=mask, **kwargs)
+
+    monkeypatch.setattr(contestants, 'shiftwise_conv', watched)
+    content = run(tmp_path, 'table2', '--shape', 56, 56, '--batch', 1)
+    assert set(masks) == {None, 4, 3}  # of 3 * 5 and of 2 * 3 taps
+    for table, kind in zip(content['tables'], ('forward', 'backward'),
+                           strict=True):
+        assert kind in table['title']
+        *rows, total = table['rows']
+        assert ['(1, 3, 56, 56)' in rows[0]['layer'],
+                '(1, 2, 28, 28)' in rows[1]['layer']] == [True, True]
+        for row in (*rows, total):
+            assert row['of torch'] == pytest.approx(
+                row['sparse ms'] / row['torch ms'])
+            assert row['of dense'] == pytest.approx(
+                row['sparse ms'] / row['dense ms'])
+        for name in ('torch ms', 'dense ms', 'sparse ms'):
+            assert total[name] == pytest.approx(
+                rows[0][name] + 2 * rows[1][name])
+    (first, *_, total), (step, *_) = (t['rows'] for t in content['tables'])
+    assert [(g['name'], g['asked'], g['measured'])
+            for g in content['goals']] == [
+        ('P9', .3, first['of torch']),
+        ('P9', .45, first['fused of itself dense']),
+        ('P9', .55, pytest.approx(total['of torch'])),
+        ('P9', .1, step['of torch'])]
+    chosen = run(tmp_path, 'table2', '--rows', 'stage 1', '--shape', 20, 14)
+    assert '(4, 2, 10, 7)' in chosen['tables'][0]['rows'][0]['layer']
+    assert len(chosen['tables'][0]['rows']) == 2 and chosen['goals'] == []
 
 
 @pytest.fixture
@@ -293,6 +343,7 @@ def test_scaling_of_chosen_axes(tmp_path):
     (('scaling', '--rows', 'Q'), "'Q'"),
     (('scaling', '--threads', 'many'), "'many'"),
     (('table1', '--channels', -1), "'-1'"),
+    (('table2', '--rows', 'stage 9'), "'stage 9'"),
 ], ids=str)
 def test_bad_input_is_one_line(args, message, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -122,6 +122,20 @@ def test_growth_by_gradient():
             free.topk(4).indices.tolist())
 
 
+@pytest.mark.parametrize('growth', ['random', 'gradient'])
+def test_masked_taps_are_computed_only_to_grow_by_gradients(growth):
+    run = Trained(growth=growth, interval=3)
+    for step in range(1, 8):
+        wanted = growth == 'gradient' and step % 3 == 0
+        assert run.layer.whole_gradients == wanted
+        assert (run.layer.kept_kernels() is None) == wanted
+        run.step()
+    run.step()
+    assert run.layer.whole_gradients == (growth == 'gradient')
+    run.training.detach()
+    assert not run.layer.whole_gradients
+
+
 def test_a_step_that_was_skipped_leaves_no_gradient():
     run = Trained(growth='gradient', interval=2, kept=12)
     other = Trained(growth='gradient', interval=2, kept=12)
@@ -232,6 +246,7 @@ def test_a_state_goes_on(growth, stop):
 def test_detached_it_does_nothing():
     run = Trained(interval=1)
     run.training.detach()
+    run.layer.whole_gradients = True  # else there are none to be seen
     run.step()
     assert run.training.steps == 0
     masked = ~over_weights(run.layer.mask)[0].expand_as(
