@@ -422,8 +422,8 @@ def test_no_measuring_in_traces(table):
 def compilers_table(monkeypatch):
     """Forms that add 1, 2 and 3, for compilers cannot see a list grow."""
     monkeypatch.setattr(forms, '_FORMS', tuple(
-        (name, lambda x, spec: None, lambda x, training: True,
-         lambda x, w, s, o, number=number: (x + number, ))
+        (name, lambda x, spec: None, lambda *_: True,
+         lambda x, w, s, o, mask, number=number: (x + number, ))
         for number, name in enumerate(('first', 'middle', 'last'), 1)))
 
 
