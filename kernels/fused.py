@@ -101,10 +101,11 @@ def forward_kernel(taps: int, lanes: int, unit: int):
                         last_group = groups_v + groups_h
                         skip = 1
                     # Without any tap in a direction a channel is zeros.
-                    some = table[2 * C + c + 1] - table[2 * C + c]
-                    if d == 0:
-                        some = (table[c + 1] - table[c] +
-                                table[C + c + 1] - table[C + c])
+                    down = (table[c + 1] - table[c] +
+                            table[C + c + 1] - table[C + c])
+                    some = down
+                    if d == 1:
+                        some = table[2 * C + c + 1] - table[2 * C + c]
                     if wanted & (3 + d) != 0:
                         if last_group - first_group == 1:
                             skip = 0
@@ -121,11 +122,7 @@ def forward_kernel(taps: int, lanes: int, unit: int):
                                     rows_v, rows_h, stage, d, blocks, mask, g,
                                     scratch, rows, plane, height, length,
                                     False, 0, 0, 1, 0)
-                            at = weight
-                            if d == 1:
-                                at += (table[c + 1] - table[c] +
-                                       table[C + c + 1]
-                                       - table[C + c]) * products
+                            at = weight + d * down * products
                             for s in range(2 * d, 2 + d):
                                 first = table[s * C + c]
                                 last = table[s * C + c + 1]
@@ -226,10 +223,11 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                         last_group = groups_v + groups_h
                         skip = 1
                     # Without any tap in a direction a channel adds nothing.
-                    some = table[2 * C + c + 1] - table[2 * C + c]
-                    if d == 0:
-                        some = (table[c + 1] - table[c] +
-                                table[C + c + 1] - table[C + c])
+                    down = (table[c + 1] - table[c] +
+                            table[C + c + 1] - table[C + c])
+                    some = down
+                    if d == 1:
+                        some = table[2 * C + c + 1] - table[2 * C + c]
                     if last_group - first_group == 1:
                         skip = 0
                     blocks = (length + unit - 1) // unit
@@ -241,17 +239,14 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                     for g in range(first_group, last_group):
                         tile = (g - first_group) * (lanes - 2 * skip)
                         lists = wanted & (3 + d)
-                        if need_weight and lists != 0:
+                        if need_weight and lists != 0 and some > 0:
                             move.fetch(x, base, d, H, WU, images, step, tile,
                                        units, stage)
                             change.to_planes(rows_v, rows_h, stage, d, blocks,
                                              mask, g, scratch, rows, plane_x,
                                              height, length, False, 0, 0, 1,
                                              0)
-                        at = weight
-                        if d == 1:
-                            at += (table[c + 1] - table[c] + table[C + c + 1]
-                                   - table[C + c]) * products
+                        at = weight + d * down * products
                         for s in range(2 * d, 2 + d):
                             first = table[s * C + c]
                             last = table[s * C + c + 1]

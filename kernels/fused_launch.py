@@ -124,7 +124,7 @@ class _Plan(NamedTuple):
     lanes: int
     unit: int
     width: int  # of a row, filled up
-    parts: int  # launches of the weights' gradients to be added
+    parts: int  # of the weights' gradients, one a few images
     mask: Tensor
     sizes: Tensor
     scratch: int  # floats

@@ -213,7 +213,7 @@ def ensure(device: torch.device) -> None:
 def launching(device: torch.device):
     """Taichi made ready, and launches of other threads kept out.
 
-    Operators of torch belong before it: see :func:`_release_openmp`.
+    On a CPU torch's operators belong before it (:func:`_release_openmp`).
     """
     with _lock:
         ensure(device)

@@ -42,8 +42,8 @@ def fused_reason(x: Tensor, spec: ShiftSpec | None) -> str | None:
     elements = x.numel() + on_cpu * 8 * x.shape[:-1].numel()
     if spec is not None:  # the gradients of all taps, in parts
         n = spec.small_kernel
-        parts = (x.shape[:2].numel() * n * (n + 3) if on_cpu else
-                 x.shape[1] * n * n * fused_gpu.WARP)
+        parts = x.shape[1] * n * (x.shape[0] * (n + 3) + n if on_cpu else
+                                  n * fused_gpu.WARP)
         elements = max(elements, parts * (2 * spec.num_taps + 1))
     if elements > kernels.MAX_ELEMENTS:
         return ('Taichi indexes with 32 bits: at most '

@@ -168,10 +168,10 @@ def _look(strip_h: Tensor, strip_v: Tensor, spec: ShiftSpec,
              for strip in (strip_v, strip_h.transpose(2, 3))]
     channels = len(strip_h)
     counts = torch.cat([lists[0][0].bincount(minlength=channels),
-                        torch.zeros(channels, dtype=torch.int64),
+                        lists[0][0].new_zeros(channels),
                         lists[1][0].bincount(minlength=channels)])
     start = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    number = torch.arange(int(start[-1]))
+    number = torch.arange(int(start[-1]), device='cpu')
     offset = torch.cat([at for _, at, _ in lists]) - spec.large_kernel // 2
     tall, wide = (kernels for *_, kernels in lists)
     # The walk of gradients flips them back.
@@ -199,18 +199,18 @@ def _cover(strip: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
     """
     strip = F.pad(strip, (0, 0, 0, n))
     left = (strip != 0).any(2)
-    row = torch.arange(left.shape[1])
+    row = torch.arange(left.shape[1], device='cpu')
     starts = []
     while left.any():  # at most k times
         first = torch.where(left.any(1), left.int().argmax(1), -n)
         starts.append(first)
         left = left & (row >= first[:, None] + n)
     if not starts:
-        return (*torch.zeros(2, 0, dtype=torch.int64), strip[:0, :n])
+        return row[:0], row[:0], strip[:0, :n]
     starts = torch.stack(starts[::-1], 1)
     channel, place = (starts >= 0).nonzero().unbind(1)
     first = starts[channel, place]
-    rows = first[:, None] + torch.arange(n)
+    rows = first[:, None] + row[:n]
     return channel, first, strip[channel[:, None], rows]
 
 

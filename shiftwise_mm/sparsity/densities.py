@@ -71,7 +71,7 @@ def snip_counts(scores: Sequence[Tensor], density: float) -> list[int]:
     """
     sizes = [score.numel() for score in scores]
     every = torch.cat([score.flatten() for score in scores])
-    kept = torch.zeros(len(every), dtype=torch.bool)
+    kept = torch.zeros(len(every), dtype=torch.bool, device='cpu')
     order = every.argsort(descending=True, stable=True)
     kept[order[:_rounded(density * len(every))]] = True
     return [_rounded(int(part.sum()) / len(score))

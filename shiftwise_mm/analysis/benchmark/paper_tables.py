@@ -197,9 +197,9 @@ def run_table3(settings: Settings, *, batch: int = 4,
                     **_cells('forward', f.forward.median,
                              base and base.forward.median,
                              row.published and row.published[0], 11.85),
-                    'of itself dense':
-                    row.contestant in dense and f.forward.median /
-                    dense[row.contestant].forward.median or None,
+                    'of itself dense': f.forward.median / dense[
+                        row.contestant].forward.median
+                    if row.contestant in dense else None,
                     **_rest(f, peaks, work),
                 })
             table.notes += _notes(trial)
