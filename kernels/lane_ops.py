@@ -16,29 +16,58 @@ def transforms(taps: int, lanes: int, unit: int) -> SimpleNamespace:
     size, halo, pad, vec = types.size, types.halo, types.pad, types.vec
     A, _, B = types.matrices
     moves = movers(taps, lanes, unit)
-    pack, unpack = moves.pack, moves.unpack
+    pack_v, pack_h = moves.pack_v, moves.pack_h
+    unpack_v, unpack_h = moves.unpack_v, moves.unpack_h
 
     @ti.func
-    def add_halo(scratch: ti.template(), row, left, right):
-        """The neighbours of each tile, zero outside the image."""
-        for j in ti.static(range(halo)):
-            v = scratch[row + TILE + j]
-            v = vec([0.0] + [v[lane] for lane in ti.static(range(lanes - 1))])
-            scratch[row + j] = ti.select(left, v, 0.0)
-            v = scratch[row + halo + j]
-            v = vec([v[lane + 1] for lane in ti.static(range(lanes - 1))]
-                    + [0.0])
-            scratch[row + halo + TILE + j] = ti.select(right, v, 0.0)
+    def before(v):
+        """Of each lane the value of the one before."""
+        return vec([0.0] + [v[lane] for lane in ti.static(range(lanes - 1))])
 
     @ti.func
-    def to_products(scratch: ti.template(), row, plane, height, at):
-        """``B x`` of one row of tiles into row ``at`` of a plane."""
+    def after(v):
+        """Of each lane the value of the next."""
+        return vec([v[lane + 1] for lane in ti.static(range(lanes - 1))] +
+                   [0.0])
+
+    @ti.func
+    def dot(row: ti.template(), values: ti.template()):
+        """The sum of vectors times constants, without those that are zero."""
+        u = vec(0.0)
+        for j, x in ti.static(enumerate(values)):
+            if ti.static(row[j] != 0):
+                u += row[j] * x
+        return u
+
+    @ti.func
+    def to_products(scratch: ti.template(), x0, x1, x2, x3, left, right,
+                    plane, height, at):
+        """``B x`` of a row of tiles and their neighbours.
+
+        Zero outside the image; into row ``at`` of a plane.
+        """
+        last = ti.select(left, before(x3), 0.0)
+        first = ti.select(right, after(x0), 0.0)
+        if ti.static(halo == 1):
+            for q in ti.static(range(size)):
+                scratch[plane + q * height + at] = dot(
+                    ti.static(B[q]), (last, x0, x1, x2, x3, first))
+        else:
+            last2 = ti.select(left, before(x2), 0.0)
+            first2 = ti.select(right, after(x1), 0.0)
+            for q in ti.static(range(size)):
+                scratch[plane + q * height + at] = dot(
+                    ti.static(B[q]),
+                    (last2, last, x0, x1, x2, x3, first, first2))
+
+    @ti.func
+    def to_spread(scratch: ti.template(), x0, x1, x2, x3, inner, plane,
+                  height, at):
+        """``A^T g`` of a row of tiles into row ``at`` of a plane."""
         for q in ti.static(range(size)):
-            u = vec(0.0)
-            for j in ti.static(range(size)):
-                if ti.static(B[q][j] != 0):
-                    u += B[q][j] * scratch[row + j]
-            scratch[plane + q * height + at] = u
+            column = ti.static([A[j][q] for j in range(TILE)])
+            scratch[plane + q * height + at] = ti.select(
+                inner, dot(column, (x0, x1, x2, x3)), 0.0)
 
     @ti.func
     def clear_borders(scratch: ti.template(), plane, height, length):
@@ -50,16 +79,6 @@ def transforms(taps: int, lanes: int, unit: int) -> SimpleNamespace:
                 scratch[plane + q * height + r] = vec(0.0)
 
     @ti.func
-    def to_spread(scratch: ti.template(), row, inner, plane, height, at):
-        """``A^T g`` of one row of tiles into row ``at`` of a plane."""
-        for q in ti.static(range(size)):
-            u = vec(0.0)
-            for j in ti.static(range(TILE)):
-                if ti.static(A[j][q] != 0):
-                    u += A[j][q] * scratch[row + halo + j]
-            scratch[plane + q * height + at] = ti.select(inner, u, 0.0)
-
-    @ti.func
     def to_planes(rows_v: ti.template(), rows_h: ti.template(), stage, d,
                   blocks, mask: ti.template(), group, scratch: ti.template(),
                   rows, plane, height, length, spread: ti.template(),
@@ -68,22 +87,29 @@ def transforms(taps: int, lanes: int, unit: int) -> SimpleNamespace:
 
         With ``spread`` also as one of ``A^T g``, each if it is wanted.
         """
-        left = mask[group * 10 + 4]
-        right = mask[group * 10 + 5]
-        inner = mask[group * 10 + 6]
+        lane = group * 10
+        left, right = mask[lane + 4], mask[lane + 5]
+        inner = mask[lane + 6]
         for block in range(blocks):
-            unpack(rows_v, rows_h, stage, d, block, mask, group, scratch,
-                   rows)
+            if d == 1:
+                unpack_h(rows_h, stage, block, mask, group, scratch, rows)
             for i in range(unit):
-                row = rows + i * size
+                x0, x1, x2, x3 = vec(0.0), vec(0.0), vec(0.0), vec(0.0)
+                if d == 0:
+                    x0, x1, x2, x3 = unpack_v(rows_v, stage, block, i,
+                                              mask[lane])
+                else:
+                    row = rows + i * 4
+                    x0, x1 = scratch[row], scratch[row + 1]
+                    x2, x3 = scratch[row + 2], scratch[row + 3]
                 at = block * unit + i
                 if ti.static(spread):
                     if want_spread:
-                        to_spread(scratch, row, inner, spread_plane,
-                                  spread_height, at)
+                        to_spread(scratch, x0, x1, x2, x3, inner,
+                                  spread_plane, spread_height, at)
                 if want_plane:
-                    add_halo(scratch, row, left, right)
-                    to_products(scratch, row, plane, height, pad + at)
+                    to_products(scratch, x0, x1, x2, x3, left, right, plane,
+                                height, pad + at)
         if want_plane:
             clear_borders(scratch, plane, height, length)
         if ti.static(spread):
@@ -92,7 +118,7 @@ def transforms(taps: int, lanes: int, unit: int) -> SimpleNamespace:
                     scratch[spread_plane + q * spread_height + r] = vec(0.0)
 
     @ti.func
-    def inverse(scratch: ti.template(), result, height, at, row):
+    def inverse(scratch: ti.template(), result, height, at):
         """``A m`` of one row of tiles: ``TILE`` vectors."""
         m0 = scratch[result + at]
         m1 = scratch[result + height + at]
@@ -104,25 +130,9 @@ def transforms(taps: int, lanes: int, unit: int) -> SimpleNamespace:
         if ti.static(size == 8):
             m6 = scratch[result + 6 * height + at]
             m7 = scratch[result + 7 * height + at]
-        for j in ti.static(range(TILE)):
-            v = vec(0.0)
-            if ti.static(A[j][0] != 0):
-                v += A[j][0] * m0
-            if ti.static(A[j][1] != 0):
-                v += A[j][1] * m1
-            if ti.static(A[j][2] != 0):
-                v += A[j][2] * m2
-            if ti.static(A[j][3] != 0):
-                v += A[j][3] * m3
-            if ti.static(A[j][4] != 0):
-                v += A[j][4] * m4
-            if ti.static(A[j][5] != 0):
-                v += A[j][5] * m5
-            if ti.static(size == 8 and A[j][size - 2] != 0):
-                v += A[j][size - 2] * m6
-            if ti.static(size == 8 and A[j][size - 1] != 0):
-                v += A[j][size - 1] * m7
-            scratch[row + j] = v
+        m = ti.static((m0, m1, m2, m3, m4, m5, m6, m7)[:size])
+        return (dot(ti.static(A[0]), m), dot(ti.static(A[1]), m),
+                dot(ti.static(A[2]), m), dot(ti.static(A[3]), m))
 
     @ti.func
     def from_plane(scratch: ti.template(), result, height, d, blocks, rows,
@@ -130,9 +140,18 @@ def transforms(taps: int, lanes: int, unit: int) -> SimpleNamespace:
         """``A m`` of a plane of sums, ready to be delivered."""
         for block in range(blocks):
             for i in range(unit):
-                inverse(scratch, result, height, block * unit + i,
-                        rows + i * 4)
-            pack(scratch, rows, d, block, rows_v, rows_h, stage)
+                x0, x1, x2, x3 = inverse(scratch, result, height,
+                                         block * unit + i)
+                if d == 0:
+                    pack_v(x0, x1, x2, x3, rows_v, stage, block, i)
+                else:
+                    row = rows + i * 4
+                    scratch[row] = x0
+                    scratch[row + 1] = x1
+                    scratch[row + 2] = x2
+                    scratch[row + 3] = x3
+            if d == 1:
+                pack_h(scratch, rows, rows_h, stage, block)
 
     return SimpleNamespace(to_planes=to_planes, from_plane=from_plane)
 

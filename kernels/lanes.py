@@ -47,7 +47,7 @@ def movers(taps: int, lanes: int, unit: int) -> SimpleNamespace:
     """Device functions between tensors and rows of tiles."""
     import taichi as ti
     types = layout(taps, lanes, unit)
-    size, halo, vec = types.size, types.halo, types.vec
+    vec = types.vec
     many_v, many_h = types.many_v, types.many_h
     per_row = 4 * lanes // unit
 
@@ -81,62 +81,58 @@ def movers(taps: int, lanes: int, unit: int) -> SimpleNamespace:
                         units[to + t] = source[frm + t * 4 * WU]
 
     @ti.func
-    def unpack(rows_v: ti.template(), rows_h: ti.template(), stage, d, block,
-               mask: ti.template(), group, scratch: ti.template(), rows):
-        """A block of rows of tiles: a vector for each place in the tile."""
-        at = group * 10
-        if d == 0:
-            inside = mask[at]
-            for i in range(unit):
-                v = rows_v[stage * unit // (4 * lanes) + block * unit + i]
-                for j in ti.static(range(4)):
-                    u = vec([v[4 * lane + j]
-                             for lane in ti.static(range(lanes))])
-                    scratch[rows + halo + i * size + j] = ti.select(
-                        inside, u, 0.0)
-        else:
-            for j in range(4):
-                inside = mask[at + j]
-                v = rows_h[stage // lanes + block * 4 + j]
-                for i in ti.static(range(unit)):
-                    u = vec([v[unit * lane + i]
-                             for lane in ti.static(range(lanes))])
-                    scratch[rows + halo + i * size + j] = ti.select(
-                        inside, u, 0.0)
+    def unpack_v(rows_v: ti.template(), stage, block, i, inside):
+        """A row of tiles down the columns: a vector for each place."""
+        v = rows_v[stage * unit // (4 * lanes) + block * unit + i]
+        x0 = vec([v[4 * lane] for lane in ti.static(range(lanes))])
+        x1 = vec([v[4 * lane + 1] for lane in ti.static(range(lanes))])
+        x2 = vec([v[4 * lane + 2] for lane in ti.static(range(lanes))])
+        x3 = vec([v[4 * lane + 3] for lane in ti.static(range(lanes))])
+        return (ti.select(inside, x0, 0.0), ti.select(inside, x1, 0.0),
+                ti.select(inside, x2, 0.0), ti.select(inside, x3, 0.0))
 
     @ti.func
-    def pack(scratch: ti.template(), rows, d, block, rows_v: ti.template(),
-             rows_h: ti.template(), stage):
-        """The reverse of :func:`unpack`, without the mask."""
-        if d == 0:
-            for i in range(unit):
-                b0 = scratch[rows + i * 4]
-                b1 = scratch[rows + i * 4 + 1]
-                b2 = scratch[rows + i * 4 + 2]
-                b3 = scratch[rows + i * 4 + 3]
-                rows_v[stage * unit // (4 * lanes) + block * unit + i] = \
-                    many_v([b[lane] for lane in ti.static(range(lanes))
-                            for b in ti.static((b0, b1, b2, b3))])
-        else:
-            for j in range(4):
-                b0 = scratch[rows + j]
-                b1 = scratch[rows + 4 + j]
-                b2 = scratch[rows + 8 + j]
-                b3 = scratch[rows + 12 + j]
-                if ti.static(unit == 4):
-                    rows_h[stage // lanes + block * 4 + j] = many_h([
-                        b[lane] for lane in ti.static(range(lanes))
-                        for b in ti.static((b0, b1, b2, b3))
-                    ])
-                else:
-                    b4 = scratch[rows + 16 + j]
-                    b5 = scratch[rows + 20 + j]
-                    b6 = scratch[rows + 24 + j]
-                    b7 = scratch[rows + 28 + j]
-                    rows_h[stage // lanes + block * 4 + j] = many_h([
-                        b[lane] for lane in ti.static(range(lanes))
-                        for b in ti.static((b0, b1, b2, b3, b4, b5, b6, b7))
-                    ])
+    def unpack_h(rows_h: ti.template(), stage, block, mask: ti.template(),
+                 group, scratch: ti.template(), rows):
+        """``unit`` rows of tiles along the rows, into the scratch."""
+        for j in range(4):
+            inside = mask[group * 10 + j]
+            v = rows_h[stage // lanes + block * 4 + j]
+            for i in ti.static(range(unit)):
+                u = vec([v[unit * lane + i]
+                         for lane in ti.static(range(lanes))])
+                scratch[rows + i * 4 + j] = ti.select(inside, u, 0.0)
+
+    @ti.func
+    def pack_v(x0, x1, x2, x3, rows_v: ti.template(), stage, block, i):
+        """The reverse of :func:`unpack_v`, without the mask."""
+        rows_v[stage * unit // (4 * lanes) + block * unit + i] = many_v(
+            [x[lane] for lane in ti.static(range(lanes))
+             for x in ti.static((x0, x1, x2, x3))])
+
+    @ti.func
+    def pack_h(scratch: ti.template(), rows, rows_h: ti.template(), stage,
+               block):
+        """The reverse of :func:`unpack_h`, without the mask."""
+        for j in range(4):
+            b0 = scratch[rows + j]
+            b1 = scratch[rows + 4 + j]
+            b2 = scratch[rows + 8 + j]
+            b3 = scratch[rows + 12 + j]
+            if ti.static(unit == 4):
+                rows_h[stage // lanes + block * 4 + j] = many_h([
+                    b[lane] for lane in ti.static(range(lanes))
+                    for b in ti.static((b0, b1, b2, b3))
+                ])
+            else:
+                b4 = scratch[rows + 16 + j]
+                b5 = scratch[rows + 20 + j]
+                b6 = scratch[rows + 24 + j]
+                b7 = scratch[rows + 28 + j]
+                rows_h[stage // lanes + block * 4 + j] = many_h([
+                    b[lane] for lane in ti.static(range(lanes))
+                    for b in ti.static((b0, b1, b2, b3, b4, b5, b6, b7))
+                ])
 
     @ti.func
     def move(units: ti.template(), frm, target: ti.template(), to, add):
@@ -180,5 +176,5 @@ def movers(taps: int, lanes: int, unit: int) -> SimpleNamespace:
                     for t in range(low, high):
                         move(units, frm + t, target, to + t * 4 * WU, add)
 
-    return SimpleNamespace(fetch=fetch, unpack=unpack, pack=pack,
-                           deliver=deliver)
+    return SimpleNamespace(fetch=fetch, unpack_v=unpack_v, unpack_h=unpack_h,
+                           pack_v=pack_v, pack_h=pack_h, deliver=deliver)
