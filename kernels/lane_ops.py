@@ -165,6 +165,10 @@ def sums(taps: int, lanes: int, unit: int) -> SimpleNamespace:
     oct_ = ti.types.vector(8, ti.f32)
     quad = ti.types.vector(4, ti.f32)
 
+    def place(row: int) -> int:
+        """Where the weights of a row of two taps are: the second's first."""
+        return (taps + row if row < taps else row - taps) * size
+
     @ti.func
     def convolve(weight: ti.template(), weight_at, table: ti.template(),
                  offset, first, last, scratch: ti.template(), plane, height,
@@ -195,27 +199,52 @@ def sums(taps: int, lanes: int, unit: int) -> SimpleNamespace:
                     a4, a5 = scratch[out + 4], scratch[out + 5]
                     a6, a7 = scratch[out + 6], scratch[out + 7]
                 base = plane + q * height + pad + top
-                for t in range(begin, end):
+                t = begin
+                while t < end:
                     at = base + table[offset + t]
                     w = weight_at + (t - first) * taps * size + q
-                    for s in ti.static(range(ROWS + taps - 1)):
-                        u = scratch[at + s]
-                        if ti.static(0 <= s < taps):
-                            a0 += weight[w + s * size] * u
-                        if ti.static(0 <= s - 1 < taps):
-                            a1 += weight[w + (s - 1) * size] * u
-                        if ti.static(0 <= s - 2 < taps):
-                            a2 += weight[w + (s - 2) * size] * u
-                        if ti.static(0 <= s - 3 < taps):
-                            a3 += weight[w + (s - 3) * size] * u
-                        if ti.static(0 <= s - 4 < taps):
-                            a4 += weight[w + (s - 4) * size] * u
-                        if ti.static(0 <= s - 5 < taps):
-                            a5 += weight[w + (s - 5) * size] * u
-                        if ti.static(0 <= s - 6 < taps):
-                            a6 += weight[w + (s - 6) * size] * u
-                        if ti.static(0 <= s - 7 < taps):
-                            a7 += weight[w + (s - 7) * size] * u
+                    if t + 1 < end and \
+                            table[offset + t + 1] + taps == table[offset + t]:
+                        at -= taps
+                        for s in ti.static(range(ROWS + 2 * taps - 1)):
+                            u = scratch[at + s]
+                            if ti.static(0 <= s < 2 * taps):
+                                a0 += weight[w + ti.static(place(s))] * u
+                            if ti.static(0 <= s - 1 < 2 * taps):
+                                a1 += weight[w + ti.static(place(s - 1))] * u
+                            if ti.static(0 <= s - 2 < 2 * taps):
+                                a2 += weight[w + ti.static(place(s - 2))] * u
+                            if ti.static(0 <= s - 3 < 2 * taps):
+                                a3 += weight[w + ti.static(place(s - 3))] * u
+                            if ti.static(0 <= s - 4 < 2 * taps):
+                                a4 += weight[w + ti.static(place(s - 4))] * u
+                            if ti.static(0 <= s - 5 < 2 * taps):
+                                a5 += weight[w + ti.static(place(s - 5))] * u
+                            if ti.static(0 <= s - 6 < 2 * taps):
+                                a6 += weight[w + ti.static(place(s - 6))] * u
+                            if ti.static(0 <= s - 7 < 2 * taps):
+                                a7 += weight[w + ti.static(place(s - 7))] * u
+                        t += 2
+                    else:
+                        for s in ti.static(range(ROWS + taps - 1)):
+                            u = scratch[at + s]
+                            if ti.static(0 <= s < taps):
+                                a0 += weight[w + (s) * size] * u
+                            if ti.static(0 <= s - 1 < taps):
+                                a1 += weight[w + (s - 1) * size] * u
+                            if ti.static(0 <= s - 2 < taps):
+                                a2 += weight[w + (s - 2) * size] * u
+                            if ti.static(0 <= s - 3 < taps):
+                                a3 += weight[w + (s - 3) * size] * u
+                            if ti.static(0 <= s - 4 < taps):
+                                a4 += weight[w + (s - 4) * size] * u
+                            if ti.static(0 <= s - 5 < taps):
+                                a5 += weight[w + (s - 5) * size] * u
+                            if ti.static(0 <= s - 6 < taps):
+                                a6 += weight[w + (s - 6) * size] * u
+                            if ti.static(0 <= s - 7 < taps):
+                                a7 += weight[w + (s - 7) * size] * u
+                        t += 1
                 scratch[out] = a0
                 scratch[out + 1] = a1
                 scratch[out + 2] = a2
