@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import fused, runtime
+from . import fused, launcher, runtime
 from .lanes import ROWS, TILE
 
 __all__ = ['TAPS', 'DTYPES', 'MAX_ELEMENTS', 'Taps', 'forward', 'backward']
@@ -34,6 +34,8 @@ class Taps(NamedTuple):
             their kernels flipped.
         start (Tensor): ``(3 * C + 1,)``, the first entry of each channel in
             the lists ``v, i, h``.
+        table (Tensor): All of them in the order in which the CPU's kernels
+            read them.
     """
     source: Tensor
     used: Tensor
@@ -41,6 +43,19 @@ class Taps(NamedTuple):
     flipped: Tensor
     offset_flipped: Tensor
     start: Tensor
+    table: Tensor
+
+    @classmethod
+    def of(cls, source: Tensor, used: Tensor, offset: Tensor,
+           flipped: Tensor, offset_flipped: Tensor, start: Tensor) -> Taps:
+        """The lists, of any integers, and their table."""
+        lists = [t.int().contiguous() for t in (
+            source, used, offset, flipped, offset_flipped, start)]
+        source, used, offset, flipped, offset_flipped, start = lists
+        table = torch.cat([
+            t.view(-1)
+            for t in (start, offset, source, flipped, offset_flipped, used)])
+        return cls(*lists, table)
 
 
 class _Layout(NamedTuple):
@@ -116,7 +131,23 @@ def _units(tensor: Tensor, width: int, unit: int) -> Tensor:
     return tensor.view(-1, unit)
 
 
-_scratch: dict[str, Tensor] = {}
+_kept: dict[tuple[int, int], tuple[Tensor, ...]] = {}
+
+
+def _scratch(floats: int, lanes: int, unit: int) -> tuple[Tensor, ...]:
+    """One memory in all the shapes of the kernels, the floats last.
+
+    Kept: fresh memory would cost as much as a small convolution.
+    """
+    views = _kept.get((lanes, unit))
+    if views is None or len(views[-1]) < floats:
+        with torch.inference_mode(False):
+            scratch = _aligned(-(-floats // 1024) * 1024, torch.float32)
+            views = (scratch.view(-1, lanes), scratch.view(-1, unit),
+                     scratch.view(-1, 4 * lanes),
+                     scratch.view(-1, unit * lanes), scratch)
+        _kept[lanes, unit] = views
+    return views
 
 
 class _Plan(NamedTuple):
@@ -172,16 +203,8 @@ def _planned(x: Tensor, weight: Tensor, taps: Taps, outputs: str,
     plan = _plan(x.shape, weight.shape[-1], len(weight) // x.shape[1],
                  taps.source.shape[1], taps.used.shape[1], outputs, need_x,
                  need_weight, torch.get_num_threads(), _lanes())
-    scratch = _scratch.get('all')
-    if scratch is None or scratch.numel() < plan.scratch:
-        # Kept: fresh memory would cost as much as a small convolution.
-        with torch.inference_mode(False):
-            scratch = _scratch['all'] = _aligned(plan.scratch, torch.float32)
-    scratch = scratch[:plan.scratch]
-    lanes, unit = plan.lanes, plan.unit
-    return plan, (plan.mask, plan.sizes, scratch.view(-1, lanes),
-                  scratch.view(-1, unit), scratch.view(-1, 4 * lanes),
-                  scratch.view(-1, unit * lanes), scratch, plan.tasks)
+    return plan, (plan.mask, plan.sizes,
+                  *_scratch(plan.scratch, plan.lanes, plan.unit), plan.tasks)
 
 
 def forward(x: Tensor, weight: Tensor, taps: Taps,
@@ -208,11 +231,11 @@ def forward(x: Tensor, weight: Tensor, taps: Taps,
         name: o.view(-1, unit)
         for name, o in zip(outputs, out, strict=True)
     }
-    table = torch.cat([taps.start, taps.offset, taps.source.view(-1)])
     with runtime.launching(x.device):
-        fused.forward_kernel(weight.shape[-1], plan.lanes, unit)(
-            source, *(given.get(name, source) for name in fused.LISTS),
-            weight.view(-1), table, *arguments)
+        launcher.call(
+            fused.forward_kernel(weight.shape[-1], plan.lanes, unit), source,
+            *(given.get(name, source) for name in fused.LISTS),
+            weight.view(-1), taps.table, *arguments)
     return [o if W == width else o[..., :W].contiguous() for o in out]
 
 
@@ -244,14 +267,11 @@ def backward(grads: list[Tensor], x: Tensor, weight: Tensor, taps: Taps,
     spare = given[outputs[0]]
     source = _units(x, width, unit) if need_weight else spare
     target = grad_x.view(-1, unit) if need_x else spare
-    table = torch.cat([
-        taps.start, taps.offset, taps.source.view(-1), taps.flipped,
-        taps.offset_flipped, taps.used.view(-1)
-    ])
     with runtime.launching(x.device):
-        fused.backward_kernel(n, plan.lanes, unit)(
-            source, *(given.get(name, spare) for name in fused.LISTS), target,
-            weight.view(-1), grad.view(-1), table, sums, *arguments)
+        launcher.call(
+            fused.backward_kernel(n, plan.lanes, unit), source,
+            *(given.get(name, spare) for name in fused.LISTS), target,
+            weight.view(-1), grad.view(-1), taps.table, sums, *arguments)
     if need_x and W != width:
         grad_x = grad_x[..., :W].contiguous()
     return grad_x, grad

@@ -41,6 +41,12 @@ def _import_taichi():
     return taichi
 
 
+@cache
+def _installed() -> bool:
+    """Whether Taichi can be imported; looked up once, in all of the path."""
+    return importlib.util.find_spec('taichi') is not None
+
+
 def _program():
     """The program of the live Taichi runtime, or None."""
     import sys
@@ -78,7 +84,7 @@ def reason(device: torch.device) -> str | None:
 
     Initialises nothing, and imports Taichi only if that was done already.
     """
-    if importlib.util.find_spec('taichi') is None:
+    if not _installed():
         return 'Taichi is not installed (pip install taichi)'
     if device.type not in ('cpu', 'cuda'):
         return f'Taichi takes tensors on cpu or cuda, not on {device}'

@@ -43,9 +43,8 @@ def lists_of(spec, kept, outputs):
     ])
     offset = torch.tensor(offsets)
     uses = [used[tap] for tap in range(spec.channels * k)]
-    return Taps(*(table.int() for table in (
-        _filled(source), _filled(uses), offset, flipped,
-        1 - n - offset[flipped], torch.tensor(start))))
+    return Taps.of(_filled(source), _filled(uses), offset, flipped,
+                   1 - n - offset[flipped], torch.tensor(start))
 
 
 def _filled(rows):

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from shiftwise_mm.kernels import fused_gpu, fused_launch, runtime
 
+from .operator import operator
 from .spec import ShiftSpec
 from .tap_lists import all_taps, kept_taps
 
@@ -81,8 +82,7 @@ def _taken(tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> Tensor:
     return (tensor if tensor.dtype in dtypes else tensor.float()).contiguous()
 
 
-@torch.library.custom_op('shiftwise_mm::fused_conv', mutates_args=())
-def _fused(x: Tensor, weight: Tensor, taps: list[Tensor], outputs: str,
+def _forward(x: Tensor, weight: Tensor, taps: list[Tensor], outputs: str,
            mask: Tensor | None, key: str) -> list[Tensor]:
     """The outputs ``'vih'`` of small kernels ``(C*k, 1, N, N)``.
 
@@ -99,17 +99,18 @@ def _fused(x: Tensor, weight: Tensor, taps: list[Tensor], outputs: str,
     return [o.to(x.dtype) for o in out]
 
 
-@_fused.register_fake
+_fused = operator('fused_conv', _forward)
+
+
+@torch.library.register_fake('shiftwise_mm::fused_conv')
 def _(x, weight, taps, outputs, mask, key):
     return [x.new_empty(x.shape) for _ in outputs]
 
 
-@torch.library.custom_op('shiftwise_mm::fused_conv_backward',
-                         mutates_args=())
-def _fused_backward(grads: list[Tensor], x: Tensor, weight: Tensor,
-                    taps: list[Tensor], outputs: str, need_x: bool,
-                    need_weight: bool, mask: Tensor | None,
-                    key: str) -> tuple[Tensor, Tensor]:
+def _gradients(grads: list[Tensor], x: Tensor, weight: Tensor,
+               taps: list[Tensor], outputs: str, need_x: bool,
+               need_weight: bool, mask: Tensor | None,
+               key: str) -> tuple[Tensor, Tensor]:
     """Its gradients; empty where not needed."""
     kernels, taps = _kernels(x.device), kept_taps(taps, mask, key)
     if not taps.offset.numel():
@@ -122,7 +123,10 @@ def _fused_backward(grads: list[Tensor], x: Tensor, weight: Tensor,
     return grad_x.to(x.dtype), grad_weight.to(weight.dtype)
 
 
-@_fused_backward.register_fake
+_fused_backward = operator('fused_conv_backward', _gradients)
+
+
+@torch.library.register_fake('shiftwise_mm::fused_conv_backward')
 def _(grads, x, weight, taps, outputs, need_x, need_weight, mask, key):
     return (x.new_empty(x.shape if need_x else 0),
             weight.new_empty(weight.shape if need_weight else 0))
@@ -144,7 +148,8 @@ def _backward(ctx, grads):
             [None] * len(taps), None, None, None)
 
 
-_fused.register_autograd(_backward, setup_context=_setup_context)
+torch.library.register_autograd('shiftwise_mm::fused_conv', _backward,
+                                setup_context=_setup_context)
 
 
 @register_flop_formula(torch.ops.shiftwise_mm.fused_conv, get_raw=True)

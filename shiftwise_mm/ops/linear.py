@@ -14,18 +14,22 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-__all__ = ['linear', 'product']
+from .operator import operator
+
+__all__ = ['linear', 'product', 'onednn_takes']
 
 
-@torch.library.custom_op('shiftwise_mm::linear', mutates_args=())
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None,
-            gelu: bool) -> Tensor:
+def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None,
+               gelu: bool) -> Tensor:
     """oneDNN's product with what follows it, in one pass."""
     return torch.ops.mkldnn._linear_pointwise(
         x, weight, bias, 'gelu' if gelu else 'none', [], 'none')
 
 
-@_linear.register_fake
+_linear = operator('linear', _pointwise)
+
+
+@torch.library.register_fake('shiftwise_mm::linear')
 def _(x, weight, bias, gelu):
     return x.new_empty(*x.shape[:-1], weight.shape[0])
 
@@ -55,11 +59,12 @@ def _backward(ctx, grad):
     return tuple(grads)
 
 
-_linear.register_autograd(_backward, setup_context=_setup_context)
+torch.library.register_autograd('shiftwise_mm::linear', _backward,
+                                setup_context=_setup_context)
 
 
-def _takes(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN's product is to be had for these tensors, here."""
+def onednn_takes(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN's own operators are to be had for these tensors, here."""
     # Those want an operator of torch's own.
     if torch.jit.is_tracing() or torch.compiler.is_compiling() or \
             torch.compiler.is_exporting():
@@ -74,7 +79,7 @@ def _takes(x: Tensor, weight: Tensor) -> bool:
 
 def product(x: Tensor, weight: Tensor) -> Tensor:
     r""":math:`x W^T` of any strides, as :func:`linear`."""
-    if _takes(x, weight):
+    if onednn_takes(x, weight):
         return _linear(x, weight, None, False)
     return F.linear(x, weight)
 
@@ -95,7 +100,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *,
     Returns:
         Tensor: ``(..., C_out)``.
     """
-    if not _takes(x, weight):
+    if not onednn_takes(x, weight):
         out = F.linear(x, weight, bias)
         return F.gelu(out) if gelu else out
     needs = torch.is_grad_enabled() and any(

@@ -7,6 +7,7 @@ from torch import Tensor
 from shiftwise_mm.kernels import runtime
 from shiftwise_mm.kernels import shift_add as kernels
 
+from .operator import operator
 from .spec import ShiftSpec
 
 __all__ = ['shift_add_taichi', 'taichi_reason']
@@ -47,9 +48,8 @@ def _tables(spec: ShiftSpec, device: torch.device) -> dict[str, Tensor]:
 _TABLES = 'hvi'
 
 
-@torch.library.custom_op('shiftwise_mm::shift_add', mutates_args=())
-def _shift_add(y: Tensor, tables: list[Tensor], outputs: str, num_taps: int,
-               small_kernel: int) -> list[Tensor]:
+def _forward(y: Tensor, tables: list[Tensor], outputs: str, num_taps: int,
+             small_kernel: int) -> list[Tensor]:
     """The outputs named in ``outputs``, each of ``'hvi'`` at most once."""
     # Detached: to what requires a gradient Taichi gives zeros for one.
     return list(
@@ -58,7 +58,10 @@ def _shift_add(y: Tensor, tables: list[Tensor], outputs: str, num_taps: int,
                         small_kernel // 2))
 
 
-@_shift_add.register_fake
+_shift_add = operator('shift_add', _forward)
+
+
+@torch.library.register_fake('shiftwise_mm::shift_add')
 def _(y, tables, outputs, num_taps, small_kernel):
     less = small_kernel - 1
     return [
@@ -67,9 +70,8 @@ def _(y, tables, outputs, num_taps, small_kernel):
     ]
 
 
-@torch.library.custom_op('shiftwise_mm::shift_add_grad', mutates_args=())
-def _shift_add_grad(grads: list[Tensor], tables: list[Tensor], outputs: str,
-                    num_taps: int, small_kernel: int) -> Tensor:
+def _transpose(grads: list[Tensor], tables: list[Tensor], outputs: str,
+               num_taps: int, small_kernel: int) -> Tensor:
     """The transpose of shift-add."""
     return kernels.backward(
         {
@@ -79,7 +81,10 @@ def _shift_add_grad(grads: list[Tensor], tables: list[Tensor], outputs: str,
         small_kernel // 2)
 
 
-@_shift_add_grad.register_fake
+_shift_add_grad = operator('shift_add_grad', _transpose)
+
+
+@torch.library.register_fake('shiftwise_mm::shift_add_grad')
 def _(grads, tables, outputs, num_taps, small_kernel):
     batch, channels, height, width = grads[0].shape
     more = small_kernel - 1
@@ -108,9 +113,11 @@ def _backward_of_grad(ctx, grad_y):
             [None] * len(_TABLES), None, None, None)
 
 
-_shift_add.register_autograd(_backward, setup_context=_setup_context)
-_shift_add_grad.register_autograd(_backward_of_grad,
-                                  setup_context=_setup_context)
+torch.library.register_autograd('shiftwise_mm::shift_add', _backward,
+                                setup_context=_setup_context)
+torch.library.register_autograd('shiftwise_mm::shift_add_grad',
+                                _backward_of_grad,
+                                setup_context=_setup_context)
 
 
 def shift_add_taichi(y: Tensor, spec: ShiftSpec,

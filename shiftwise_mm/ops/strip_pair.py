@@ -178,8 +178,8 @@ def _look(strip_h: Tensor, strip_v: Tensor, spec: ShiftSpec,
     kernels = torch.cat([tall, wide.transpose(1, 2)]).flip(1, 2)
     least = channels * k  # its scratch is made for so many
     kernels = F.pad(kernels, (0, 0, 0, 0, 0, max(least - len(kernels), 0)))
-    taps = Taps(*(t.int() for t in (
-        number[:, None], number[:0, None], offset, number, offset, start)))
+    taps = Taps.of(number[:, None], number[:0, None], offset, number, offset,
+                   start)
     return _Contents(versions, (strip_h, strip_v),
                      len(number) / (2 * channels * k), taps,
                      kernels.unsqueeze(1).float().contiguous(),

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .linear import onednn_takes
 from .spec import ShiftSpec
 
 __all__ = ['placement', 'strip_weights', 'strip_conv', 'strip_pair_conv']
@@ -58,16 +59,46 @@ def strip_weights(weight: Tensor, spec: ShiftSpec, name: str) -> Tensor:
         c, 1, -1, n)
 
 
+def _fitted(x: Tensor, weight: Tensor, before: int,
+            dim: int) -> tuple[Tensor, list[int], int]:
+    """Kernel, symmetric padding, and what it puts in front on ``dim``.
+
+    One symmetric padding and then the part wanted: faster than padding first.
+    Rows that only ever lie outside the image are left out where they are many
+    (but not in traces, which would keep the size that they saw).
+    """
+    after, reach = weight.shape[dim] - 1 - before, x.shape[dim] - 1
+    if not (torch.jit.is_tracing() or torch.compiler.is_compiling()) and \
+            3 * (2 * reach + 1) <= 2 * weight.shape[dim]:
+        first, after = max(before - reach, 0), min(after, reach)
+        before -= first
+        weight = weight.narrow(dim, first, before + 1 + after).contiguous()
+    padding = [length // 2 for length in weight.shape[2:]]
+    padding[dim - 2] = max(before, after)
+    return weight, padding, padding[dim - 2] - before
+
+
 def _conv_along(x: Tensor, weight: Tensor, before: int, dim: int,
                 bias: Tensor | None = None) -> Tensor:
     """Depthwise convolution, the kernel's first place on ``dim`` at -before.
-
-    One symmetric padding and then the part wanted: faster than padding first.
     """
-    padding = [length // 2 for length in weight.shape[2:]]
-    padding[dim - 2] = max(before, weight.shape[dim] - 1 - before)
+    weight, padding, extra = _fitted(x, weight, before, dim)
     out = F.conv2d(x, weight, bias, padding=padding, groups=x.shape[1])
-    return out.narrow(dim, padding[dim - 2] - before, x.shape[dim])
+    return out.narrow(dim, extra, x.shape[dim])
+
+
+def _add_conv_along(out: Tensor, x: Tensor, weight: Tensor, before: int,
+                    dim: int) -> Tensor:
+    """``out`` and such a convolution; in place where oneDNN can add it."""
+    weight, padding, extra = _fitted(x, weight, before, dim)
+    if extra == 0 and 2 * padding[dim - 2] + 1 == weight.shape[dim] and \
+            onednn_takes(x, weight) and \
+            torch._C._len_torch_dispatch_stack() == 0:  # counters and such
+        return torch.ops.mkldnn._convolution_pointwise_.binary(
+            out, x, weight, None, padding, [1, 1], [1, 1], x.shape[1], 'add',
+            None, None, [], None)
+    return out + F.conv2d(x, weight, padding=padding, groups=x.shape[
+        1]).narrow(dim, extra, x.shape[dim])
 
 
 _ROWS = 64  # rows of the gradient in one matrix product
@@ -210,7 +241,7 @@ def strip_pair_conv(x: Tensor, strip_h: Tensor, strip_v: Tensor,
         # In this layout oneDNN is as fast with wide kernels as with tall ones.
         x = x.contiguous(memory_format=torch.channels_last)
         before = spec.large_kernel // 2
-        return (_conv_along(x, strip_v, before, 2, bias) +
-                _conv_along(x, strip_h, before, 3))
+        out = _conv_along(x, strip_v, before, 2, bias)
+        return _add_conv_along(out, x, strip_h, before, 3)
     out = strip_conv(x, strip_v, spec, 'v') + bias.view(-1, 1, 1)
     return out + strip_conv(x, strip_h, spec, 'h')

@@ -59,12 +59,12 @@ def all_taps(spec: ShiftSpec, outputs: str,
             first += c * count
         start.append(torch.tensor([first], device='cpu'))
         offset, flipped = torch.cat(offset), torch.cat(flipped)
-        taps = Taps(
+        taps = Taps.of(
             source=torch.cat(source),
             used=torch.cat(used).permute(1, 2, 0).flatten(0, 1),
             offset=offset, flipped=flipped,
             offset_flipped=1 - n - offset[flipped], start=torch.cat(start))
-        return [t.contiguous().int().to(device) for t in taps]
+        return [t.to(device) for t in taps]
 
     return spec.cached(('taps', outputs, device), make)
 
@@ -86,11 +86,9 @@ def without_masked(taps: Taps, mask: Tensor) -> Taps:
     used = torch.where((used >= 0) & mask[:, None] & there[used],
                        number[used], -1)
     before = torch.cat([number.new_zeros(1), number + 1])
-    return Taps(
-        *(t.int().contiguous() for t in (
-            source[there], used, taps.offset[there],
-            number[taps.flipped[ordered].long()],
-            taps.offset_flipped[ordered], before[taps.start.long()])))
+    return Taps.of(source[there], used, taps.offset[there],
+                   number[taps.flipped[ordered].long()],
+                   taps.offset_flipped[ordered], before[taps.start.long()])
 
 
 def kept_taps(taps: list[Tensor], mask: Tensor | None, key: str) -> Taps:

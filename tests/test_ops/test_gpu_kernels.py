@@ -109,7 +109,7 @@ def test_fused_with_taps_missing(case, outputs, threads, monkeypatch, poison):
 def test_no_taps_at_all():
     spec, x, weight = make(CASES[0])
     empty = torch.empty(0, dtype=torch.int32)
-    taps = fused_launch.Taps(
+    taps = fused_launch.Taps.of(
         empty.view(0, 1), torch.full((len(weight), 1), -1), empty, empty,
         empty, torch.zeros(10, dtype=torch.int32))
     given = x.float(), weight.float()

@@ -229,12 +229,12 @@ class ShiftWiseConv2d(KernelMasks, BaseModule):
         return torch.cat([self.rep_index, self.ghost_index])
 
     def forward(self, x: Tensor) -> Tensor:
-        order = self._order()
         if self.deploy:
             out = self._strips(x, self.strip_h.weight, self.strip_v.weight,
                                self.strip_h.bias)
-            return out if order is None or self.keeps_order else \
-                permute_channels(out, order)
+            order = None if self.keeps_order else self._order()
+            return out if order is None else permute_channels(out, order)
+        order = self._order()
         rep, ghost = x, None
         if order is not None:
             rep, ghost = permute_channels(x, order).split(
