@@ -15,9 +15,18 @@ def transforms(taps: int, lanes: int, unit: int) -> SimpleNamespace:
     types = layout(taps, lanes, unit)
     size, halo, pad, vec = types.size, types.halo, types.pad, types.vec
     A, _, B = types.matrices
+    A_T = list(zip(*A, strict=True))
     moves = movers(taps, lanes, unit)
     pack_v, pack_h = moves.pack_v, moves.pack_h
     unpack_v, unpack_h = moves.unpack_v, moves.unpack_h
+
+    def every_other(row, first):
+        return [value if j % 2 == first else 0
+                for j, value in enumerate(row)]
+
+    def paired(row):
+        """What the sums or differences of two points are multiplied with."""
+        return [row[0], row[1], row[3], row[5] if size == 8 else 0, row[-1]]
 
     @ti.func
     def before(v):
@@ -40,6 +49,23 @@ def transforms(taps: int, lanes: int, unit: int) -> SimpleNamespace:
         return u
 
     @ti.func
+    def spread(scratch: ti.template(), values: ti.template(),
+               rows: ti.template(), plane, height, at):
+        """One vector for each row of a matrix, into row ``at`` of a plane.
+
+        Rows of the points ``p`` and ``-p`` differ in the sign of their odd
+        entries.
+        """
+        scratch[plane + at] = dot(ti.static(rows[0]), values)
+        for q in ti.static(range(1, size - 1, 2)):
+            even = dot(ti.static(every_other(rows[q], 0)), values)
+            odd = dot(ti.static(every_other(rows[q], 1)), values)
+            scratch[plane + q * height + at] = even + odd
+            scratch[plane + (q + 1) * height + at] = even - odd
+        scratch[plane + (size - 1) * height + at] = dot(
+            ti.static(rows[size - 1]), values)
+
+    @ti.func
     def to_products(scratch: ti.template(), x0, x1, x2, x3, left, right,
                     plane, height, at):
         """``B x`` of a row of tiles and their neighbours.
@@ -49,25 +75,24 @@ def transforms(taps: int, lanes: int, unit: int) -> SimpleNamespace:
         last = ti.select(left, before(x3), 0.0)
         first = ti.select(right, after(x0), 0.0)
         if ti.static(halo == 1):
-            for q in ti.static(range(size)):
-                scratch[plane + q * height + at] = dot(
-                    ti.static(B[q]), (last, x0, x1, x2, x3, first))
+            spread(scratch, (last, x0, x1, x2, x3, first), ti.static(B),
+                   plane, height, at)
         else:
             last2 = ti.select(left, before(x2), 0.0)
             first2 = ti.select(right, after(x1), 0.0)
-            for q in ti.static(range(size)):
-                scratch[plane + q * height + at] = dot(
-                    ti.static(B[q]),
-                    (last2, last, x0, x1, x2, x3, first, first2))
+            spread(scratch, (last2, last, x0, x1, x2, x3, first, first2),
+                   ti.static(B), plane, height, at)
 
     @ti.func
     def to_spread(scratch: ti.template(), x0, x1, x2, x3, inner, plane,
                   height, at):
         """``A^T g`` of a row of tiles into row ``at`` of a plane."""
-        for q in ti.static(range(size)):
-            column = ti.static([A[j][q] for j in range(TILE)])
-            scratch[plane + q * height + at] = ti.select(
-                inner, dot(column, (x0, x1, x2, x3)), 0.0)
+        zero = vec(0.0)
+        spread(scratch, (ti.select(inner, x0, zero),
+                         ti.select(inner, x1, zero),
+                         ti.select(inner, x2, zero),
+                         ti.select(inner, x3, zero)), ti.static(A_T), plane,
+               height, at)
 
     @ti.func
     def clear_borders(scratch: ti.template(), plane, height, length):
@@ -130,9 +155,15 @@ def transforms(taps: int, lanes: int, unit: int) -> SimpleNamespace:
         if ti.static(size == 8):
             m6 = scratch[result + 6 * height + at]
             m7 = scratch[result + 7 * height + at]
-        m = ti.static((m0, m1, m2, m3, m4, m5, m6, m7)[:size])
-        return (dot(ti.static(A[0]), m), dot(ti.static(A[1]), m),
-                dot(ti.static(A[2]), m), dot(ti.static(A[3]), m))
+        last = m5
+        if ti.static(size == 8):
+            last = m7
+        s1, s2, s3 = m1 + m2, m3 + m4, m5 + m6
+        d1, d2, d3 = m1 - m2, m3 - m4, m5 - m6
+        return (dot(ti.static(paired(A[0])), (m0, s1, s2, s3, last)),
+                dot(ti.static(paired(A[1])), (m0, d1, d2, d3, last)),
+                dot(ti.static(paired(A[2])), (m0, s1, s2, s3, last)),
+                dot(ti.static(paired(A[3])), (m0, d1, d2, d3, last)))
 
     @ti.func
     def from_plane(scratch: ti.template(), result, height, d, blocks, rows,
