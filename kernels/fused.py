@@ -81,7 +81,7 @@ def forward_kernel(taps: int, lanes: int, unit: int):
                 rows = task * share + 4 * longest
                 plane = rows + unit * size
                 weight = ((task + 1) * share) * lanes - sizes[1]
-                now = -1
+                now, cleared = -1, 0
                 for half in range(2 * task * each,
                                   2 * ti.min(items, task * each + each)):
                     item, d = half // 2, half % 2
@@ -121,7 +121,8 @@ def forward_kernel(taps: int, lanes: int, unit: int):
                                 change.to_planes(
                                     rows_v, rows_h, stage, d, blocks, mask, g,
                                     scratch, rows, plane, height, length,
-                                    False, 0, 0, 1, 0)
+                                    False, 0, 0, 1, 0, cleared != length)
+                                cleared = length
                             at = weight + d * down * products
                             for s in range(2 * d, 2 + d):
                                 first = table[s * C + c]
@@ -202,7 +203,7 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                 rows = task * share + 4 * longest
                 plane = rows + unit * size
                 weight = ((task + 1) * share) * lanes - sizes[1]
-                now = -1
+                now, cleared, cleared_x = -1, 0, 0
                 for half in range(2 * task * each,
                                   2 * ti.min(items, task * each + each)):
                     item, d = half // 2, half % 2
@@ -245,7 +246,8 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                             change.to_planes(rows_v, rows_h, stage, d, blocks,
                                              mask, g, scratch, rows, plane_x,
                                              height, length, False, 0, 0, 1,
-                                             0)
+                                             0, cleared_x != length)
+                            cleared_x = length
                         at = weight + d * down * products
                         for s in range(2 * d, 2 + d):
                             first = table[s * C + c]
@@ -268,7 +270,10 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                                         rows_v, rows_h, stage, d, blocks,
                                         mask, g, scratch, rows, plane, height,
                                         length, True, spread, padded + 8,
-                                        need_x, need_weight)
+                                        need_x, need_weight,
+                                        cleared != length)
+                                    if need_x:
+                                        cleared = length
                                 if need_weight:
                                     walk.correlate(
                                         table, offset, first, last, scratch,

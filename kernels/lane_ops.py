@@ -107,10 +107,12 @@ def transforms(taps: int, lanes: int, unit: int) -> SimpleNamespace:
     def to_planes(rows_v: ti.template(), rows_h: ti.template(), stage, d,
                   blocks, mask: ti.template(), group, scratch: ti.template(),
                   rows, plane, height, length, spread: ti.template(),
-                  spread_plane, spread_height, want_plane, want_spread):
+                  spread_plane, spread_height, want_plane, want_spread,
+                  clear):
         """What was fetched, as a plane of products' inputs ``B x``.
 
-        With ``spread`` also as one of ``A^T g``, each if it is wanted.
+        With ``spread`` also as one of ``A^T g``, each if it is wanted. The
+        borders need no ``clear`` where the plane was one of the same size.
         """
         lane = group * 10
         left, right = mask[lane + 4], mask[lane + 5]
@@ -135,7 +137,7 @@ def transforms(taps: int, lanes: int, unit: int) -> SimpleNamespace:
                 if want_plane:
                     to_products(scratch, x0, x1, x2, x3, left, right, plane,
                                 height, pad + at)
-        if want_plane:
+        if want_plane and (clear or length % unit != 0):
             clear_borders(scratch, plane, height, length)
         if ti.static(spread):
             for q in range(size):
