@@ -3,7 +3,7 @@
 from functools import cache
 from types import SimpleNamespace
 
-from .lanes import ROWS, TILE, layout, movers
+from .lanes import ROWS, layout, movers
 
 __all__ = ['transforms', 'sums']
 

@@ -212,12 +212,13 @@ def strip_conv(x: Tensor, weight: Tensor, spec: ShiftSpec,
     if name == 'i':
         return F.conv2d(x, weight, padding=spec.small_kernel // 2,
                         groups=x.shape[1])
-    if x.device.type != 'cpu':
+    if x.device.type != 'cpu' or not torch.is_grad_enabled() and \
+            x.is_contiguous(memory_format=torch.channels_last):
         return _conv_along(x, weight, before, 2 if name == 'v' else 3)
     if name == 'v':
         return _tall_conv(x, weight, before)
-    # oneDNN is many times faster with tall kernels than with wide ones,
-    # which pays for the transposes.
+    # With rows that are contiguous oneDNN is many times faster with tall
+    # kernels than with wide ones, which pays for the transposes.
     return _tall_conv(
         x.transpose(2, 3).contiguous(), weight.transpose(2, 3),
         before).transpose(2, 3)

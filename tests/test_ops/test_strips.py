@@ -1,8 +1,10 @@
 """The strip form without gradients: a plain convolution, the same results."""
 import pytest
 import torch
+import torch.nn.functional as F
+from helpers import assert_near
 
-from shiftwise_mm.ops import ShiftSpec
+from shiftwise_mm.ops import ShiftSpec, kept_strips, shift_add, shiftwise_conv
 from shiftwise_mm.ops.strips import strip_conv, strip_weights
 
 SPEC = ShiftSpec.from_seed(channels=4, large_kernel=13, small_kernel=3,
@@ -15,6 +17,17 @@ def inputs(*, x_grad=False, weight_grad=False):
     weight = torch.randn(SPEC.channels * SPEC.num_taps, 1, 3, 3,
                          generator=generator)
     return x.requires_grad_(x_grad), weight.requires_grad_(weight_grad)
+
+
+def random(*shape, seed=0):
+    return torch.randn(shape,
+                       generator=torch.Generator().manual_seed(seed))
+
+
+def reference(x, weight, spec, outputs):
+    y = F.conv2d(x, weight.detach(), padding=spec.small_kernel - 1,
+                 groups=x.shape[1])
+    return shift_add(y, spec, outputs=outputs, backend='reference')
 
 
 def run(x, weight, name):
@@ -54,3 +67,63 @@ def test_a_trace_sees_a_convolution(name):
     kinds = [node.kind() for node in graph.nodes()]
     assert kinds.count('aten::_convolution') == 1
     assert 'prim::PythonOp' not in kinds
+
+
+@pytest.mark.parametrize('size', [(5, 14), (40, 9), (7, 7)])
+def test_small_images_in_any_layout_and_mode(size):
+    """Kernels that are cropped to the image give what whole ones give."""
+    spec = ShiftSpec.from_seed(channels=3, large_kernel=47, small_kernel=3)
+    x = random(2, 3, *size)
+    weight = random(3 * spec.num_taps, 1, 3, 3, seed=1)
+    expected = reference(x, weight, spec, ('h', 'v', 'i'))
+    for layout in (torch.contiguous_format, torch.channels_last):
+        for grad in (True, False):
+            with torch.set_grad_enabled(grad):
+                given = x.contiguous(memory_format=layout)
+                ours = shiftwise_conv(given, weight, spec, form='strip')
+            for a, b in zip(ours, expected, strict=True):
+                assert_near(a, b)
+
+
+def test_inference_puts_strips_together_once(monkeypatch):
+    made = []
+    build = kept_strips.strip_weights
+    monkeypatch.setattr(
+        kept_strips, 'strip_weights',
+        lambda *args: made.append(args[-1]) or build(*args))
+    spec = ShiftSpec.from_seed(channels=3, large_kernel=13, small_kernel=3)
+    x, weight = random(2, 3, 9, 8), random(15, 1, 3, 3, seed=1)
+    mask = torch.arange(15) % 2 == 0
+
+    def check(weight, mask=None, outputs=('h', 'v')):
+        """What was made for it; the result must be right in any case."""
+        count = len(made)
+        ours = shiftwise_conv(x, weight, spec, outputs=outputs, form='strip',
+                              mask=mask)
+        kept = weight if mask is None else weight * mask.view(-1, 1, 1, 1)
+        for a, b in zip(ours, reference(x, kept, spec, outputs),
+                        strict=True):
+            assert_near(a, b)
+        return ''.join(made[count:])
+
+    with torch.no_grad():
+        assert check(weight) == 'hv' and check(weight) == ''
+        assert check(weight, outputs=('v', 'i')) == 'i'
+        assert check(weight, mask) == 'hv' and check(weight, mask) == ''
+        mask[0] = False
+        assert check(weight, mask) == 'hv'
+        weight.data[3, 0, 1, 1] += 1  # changes no version
+        assert check(weight) == 'hv' and check(weight, mask) == 'hv'
+        with torch.inference_mode():
+            assert check(weight) == '' and check(weight * 2) == 'hv'
+    weight.requires_grad_()
+    assert check(weight) == 'hv' and check(weight) == 'hv'  # in training
+
+
+def test_kept_strips_do_not_grow():
+    spec = ShiftSpec.from_seed(channels=3, large_kernel=13, small_kernel=3)
+    with torch.no_grad():
+        for seed in range(9):
+            shiftwise_conv(random(2, 3, 9, 8), random(15, 1, 3, 3, seed=seed),
+                           spec, form='strip')
+    assert len(spec.cached('strips', list)) == 4

@@ -1,0 +1,71 @@
+"""Strips that inference puts together once, not in each call."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .masks import has_values, mask_bytes, masked_weight
+from .spec import ShiftSpec
+from .strips import strip_weights
+
+__all__ = ['strips_of']
+
+_KEPT = 4  # of a spec: those of a layer's paths, or of an averaged model
+
+
+@dataclass
+class _Kept:
+    """Strips, and what they were made of."""
+    weight: Tensor
+    mask: bytes | None
+    strips: dict[str, Tensor] = field(default_factory=dict)
+
+
+def strips_of(weight: Tensor, spec: ShiftSpec, outputs: tuple[str, ...],
+              mask: Tensor | None) -> list[Tensor]:
+    """The strips of masked small kernels, one an output.
+
+    Where nothing can need a gradient on a CPU they are kept with the spec,
+    and the weights are compared with those that they were made of: a tenth
+    of the work, and a change in any way is seen.
+
+    Args:
+        weight (Tensor): Small kernels ``(C*k, 1, N, N)``.
+        spec (ShiftSpec): Sizes and tables.
+        outputs (tuple[str]): Of ``'h', 'v', 'i'``.
+        mask (Tensor, optional): Which small kernels are kept, bool
+            ``(C*k,)``.
+
+    Returns:
+        list[Tensor]: As :func:`~.strips.strip_weights`.
+    """
+    if torch.is_grad_enabled() or torch.is_autocast_enabled('cpu') or \
+            not has_values(weight):
+        weight = masked_weight(weight, mask)
+        return [strip_weights(weight, spec, name) for name in outputs]
+    values = None if mask is None else mask_bytes(mask.cpu())
+    kept = _find(weight, spec, values)
+    missing = [name for name in outputs if name not in kept.strips]
+    if missing:
+        with torch.inference_mode(False):
+            masked = masked_weight(kept.weight, mask)
+            for name in missing:
+                kept.strips[name] = strip_weights(masked, spec, name)
+    return [kept.strips[name] for name in outputs]
+
+
+def _find(weight: Tensor, spec: ShiftSpec, mask: bytes | None) -> _Kept:
+    """What is kept of these weights; the last used stands first."""
+    all_kept = spec.cached('strips', list)
+    for kept in all_kept:
+        if kept.mask == mask and kept.weight.dtype == weight.dtype and \
+                torch.equal(kept.weight, weight):
+            break
+    else:
+        with torch.inference_mode(False):
+            kept = _Kept(weight.detach().clone(), mask)
+    # Replaced and not changed: other threads may be reading it.
+    all_kept[:] = [kept, *(k for k in all_kept if k is not kept)][:_KEPT]
+    return kept
