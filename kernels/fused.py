@@ -60,7 +60,7 @@ def forward_kernel(taps: int, lanes: int, unit: int):
             out_v: types.Units, out_i: types.Units, out_h: types.Units,
             small: types.Floats,  # (C * k, N, N)
             table: types.Ints,  # start, offset and source of Taps
-            mask: types.Masks,  # (groups, 10)
+            mask: types.Masks,  # (groups, MASKS)
             sizes: types.Ints,
             scratch: types.Vectors,  # and the same memory in other shapes
             units: types.Units, rows_v: types.ManyV, rows_h: types.ManyH,
@@ -78,8 +78,10 @@ def forward_kernel(taps: int, lanes: int, unit: int):
                 each = (items + tasks - 1) // tasks
                 longest = ti.max((H + unit - 1) // unit, WU) * unit
                 stage = task * share * (lanes // unit)
-                rows = task * share + 4 * longest
-                plane = rows + unit * size
+                edge = stage + 4 * longest * (lanes // unit)
+                rows = (task * share + 4 * longest +
+                        2 * longest * unit // lanes)
+                plane = rows + 4 * unit
                 weight = ((task + 1) * share) * lanes - sizes[1]
                 now, cleared = -1, 0
                 for half in range(2 * task * each,
@@ -94,12 +96,10 @@ def forward_kernel(taps: int, lanes: int, unit: int):
                                     floats, weight, False)
                     length = H
                     first_group, last_group = 0, groups_v
-                    skip = unit // 4
                     if d == 1:
                         length = WU * unit
                         first_group = groups_v
                         last_group = groups_v + groups_h
-                        skip = 1
                     # Without any tap in a direction a channel is zeros.
                     down = (table[c + 1] - table[c] +
                             table[C + c + 1] - table[C + c])
@@ -107,21 +107,21 @@ def forward_kernel(taps: int, lanes: int, unit: int):
                     if d == 1:
                         some = table[2 * C + c + 1] - table[2 * C + c]
                     if wanted & (3 + d) != 0:
-                        if last_group - first_group == 1:
-                            skip = 0
                         blocks = (length + unit - 1) // unit
                         padded = (length + ROWS - 1) // ROWS * ROWS
                         height = padded + 2 * pad
                         result = plane + size * height
                         for g in range(first_group, last_group):
-                            tile = (g - first_group) * (lanes - 2 * skip)
+                            tile = (g - first_group) * lanes
                             if some > 0:
                                 move.fetch(x, base, d, H, WU, images, step,
-                                           tile, units, stage)
+                                           tile, units, stage, edge)
                                 change.to_planes(
                                     rows_v, rows_h, stage, d, blocks, mask, g,
                                     scratch, rows, plane, height, length,
-                                    False, 0, 0, 1, 0, cleared != length)
+                                    floats, edge * unit, g > first_group,
+                                    g < last_group - 1, False, 0, 0, 1, 0,
+                                    cleared != length)
                                 cleared = length
                             at = weight + d * down * products
                             for s in range(2 * d, 2 + d):
@@ -137,16 +137,16 @@ def forward_kernel(taps: int, lanes: int, unit: int):
                                         rows, rows_v, rows_h, stage)
                                     if s == 0:
                                         move.deliver(units, stage, 0, H, WU,
-                                                     images, step, tile, skip,
-                                                     out_v, base, 0)
+                                                     images, step, tile, out_v,
+                                                     base, 0)
                                     elif s == 1:
                                         move.deliver(units, stage, 0, H, WU,
-                                                     images, step, tile, skip,
-                                                     out_i, base, 0)
+                                                     images, step, tile, out_i,
+                                                     base, 0)
                                     else:
                                         move.deliver(units, stage, 1, H, WU,
-                                                     images, step, tile, skip,
-                                                     out_h, base, 0)
+                                                     images, step, tile, out_h,
+                                                     base, 0)
                                 at += (last - first) * products
 
     return fused_forward
@@ -179,7 +179,7 @@ def backward_kernel(taps: int, lanes: int, unit: int):
             grad: types.Floats,
             table: types.Ints,  # all of Taps
             grads: types.Floats,  # (parts, entries, N, a), (entries, N, N)
-            mask: types.Masks,  # (groups, 10)
+            mask: types.Masks,  # (groups, MASKS)
             sizes: types.Ints,
             scratch: types.Vectors,  # and the same memory in other shapes
             units: types.Units, rows_v: types.ManyV, rows_h: types.ManyH,
@@ -200,8 +200,10 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                 each = (items + tasks - 1) // tasks
                 longest = ti.max((H + unit - 1) // unit, WU) * unit
                 stage = task * share * (lanes // unit)
-                rows = task * share + 4 * longest
-                plane = rows + unit * size
+                edge = stage + 4 * longest * (lanes // unit)
+                rows = (task * share + 4 * longest +
+                        2 * longest * unit // lanes)
+                plane = rows + 4 * unit
                 weight = ((task + 1) * share) * lanes - sizes[1]
                 now, cleared, cleared_x = -1, 0, 0
                 for half in range(2 * task * each,
@@ -217,20 +219,16 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                                     floats, weight, True)
                     length = H
                     first_group, last_group = 0, groups_v
-                    skip = unit // 4
                     if d == 1:
                         length = WU * unit
                         first_group = groups_v
                         last_group = groups_v + groups_h
-                        skip = 1
                     # Without any tap in a direction a channel adds nothing.
                     down = (table[c + 1] - table[c] +
                             table[C + c + 1] - table[C + c])
                     some = down
                     if d == 1:
                         some = table[2 * C + c + 1] - table[2 * C + c]
-                    if last_group - first_group == 1:
-                        skip = 0
                     blocks = (length + unit - 1) // unit
                     padded = (length + ROWS - 1) // ROWS * ROWS
                     height = padded + 2 * pad
@@ -238,15 +236,17 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                     plane_x = result + size * padded
                     spread = plane_x + size * height
                     for g in range(first_group, last_group):
-                        tile = (g - first_group) * (lanes - 2 * skip)
+                        tile = (g - first_group) * lanes
                         lists = wanted & (3 + d)
                         if need_weight and lists != 0 and some > 0:
                             move.fetch(x, base, d, H, WU, images, step, tile,
-                                       units, stage)
+                                       units, stage, edge)
                             change.to_planes(rows_v, rows_h, stage, d, blocks,
                                              mask, g, scratch, rows, plane_x,
-                                             height, length, False, 0, 0, 1,
-                                             0, cleared_x != length)
+                                             height, length, floats,
+                                             edge * unit, g > first_group,
+                                             g < last_group - 1, False, 0, 0,
+                                             1, 0, cleared_x != length)
                             cleared_x = length
                         at = weight + d * down * products
                         for s in range(2 * d, 2 + d):
@@ -257,21 +257,22 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                                     if s == 0:
                                         move.fetch(grad_v, base, 0, H, WU,
                                                    images, step, tile, units,
-                                                   stage)
+                                                   stage, edge)
                                     elif s == 1:
                                         move.fetch(grad_i, base, 0, H, WU,
                                                    images, step, tile, units,
-                                                   stage)
+                                                   stage, edge)
                                     else:
                                         move.fetch(grad_h, base, 1, H, WU,
                                                    images, step, tile, units,
-                                                   stage)
+                                                   stage, edge)
                                     change.to_planes(
                                         rows_v, rows_h, stage, d, blocks,
                                         mask, g, scratch, rows, plane, height,
-                                        length, True, spread, padded + 8,
-                                        need_x, need_weight,
-                                        cleared != length)
+                                        length, floats, edge * unit,
+                                        g > first_group, g < last_group - 1,
+                                        True, spread, padded + 8, need_x,
+                                        need_weight, cleared != length)
                                     if need_x:
                                         cleared = length
                                 if need_weight:
@@ -294,7 +295,7 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                                               blocks, rows, rows_v, rows_h,
                                               stage)
                             move.deliver(units, stage, d, H, WU, images, step,
-                                         tile, skip, grad_x, base, adds)
+                                         tile, grad_x, base, adds)
         for turn in range(512 * tasks):
             if (turn & 511) == 0 and sizes[15]:
                 task = turn >> 9

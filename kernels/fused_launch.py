@@ -83,8 +83,7 @@ def _layout(B: int, H: int, W: int, lanes: int,
     """Tables of one shape; ``unit`` divides ``W``.
 
     The tiles of a row follow each other in the lanes, and images with few
-    tiles share a vector. A row that is longer takes several vectors; where
-    two meet they overlap by a unit on each side, whose results are dropped.
+    tiles share a vector. A row that is longer takes several vectors.
     """
     with torch.inference_mode(False), torch.device('cpu'):
         longest = max(W, H + 3) // 4
@@ -92,28 +91,20 @@ def _layout(B: int, H: int, W: int, lanes: int,
                      if B % p == 0 and (p == 1 or p * longest <= lanes))
         parts = []
         for tiles, down in ((W // 4, True), ((H + 3) // 4, False)):
-            skip, groups = 0, 1
-            if images * tiles > lanes:
-                skip = unit // 4 if down else 1
-                groups = -(-(tiles - 2 * skip) // (lanes - 2 * skip))
-            lane = torch.arange(lanes)
-            first = torch.arange(groups)[:, None] * (lanes - 2 * skip)
-            number = first + lane  # (groups, lanes)
+            groups = -(-images * tiles // lanes)
+            number = torch.arange(groups * lanes).view(groups, lanes)
             there = number < images * tiles
-            number = torch.where(there, number, 0)
-            kept = (((lane >= skip) | (first == 0)) &
-                    ((lane < lanes - skip) | (first + lanes >= tiles)))
             tile = number % tiles
             inside = there[:, None].expand(-1, 4, -1)
             if not down:
                 row = tile[:, None] * 4 + torch.arange(4)[:, None]
                 inside = inside & (row < H)
-            inner = inside & kept[:, None]
-            mask = torch.cat([
-                inside, (there & (tile > 0))[:, None],
-                (there & (tile < tiles - 1))[:, None], inner
-            ], 1)
-            parts.append(mask)
+            before = there & (tile > 0)
+            behind = there & (tile < tiles - 1)
+            lane = torch.arange(lanes)
+            mask = torch.stack([before, behind, before & (lane == 0),
+                                behind & (lane == lanes - 1)], 1)
+            parts.append(torch.cat([inside, mask], 1))
         mask = torch.cat(parts).int()
         aligned = _aligned(mask.numel(), torch.int32).copy_(mask.view(-1))
         return _Layout(images, tuple(map(len, parts)),
@@ -177,7 +168,9 @@ def _plan(shape: torch.Size, n: int, taps: int, reps: int, uses: int,
     # The products of a channel's entries, and a kernel behind them.
     floats = (2 * taps + 1) * n * size + n * n
     floats = -(-floats // lanes) * lanes
-    share = (4 * length + unit * size + floats // lanes +
+    # The stage and its edges, a block of rows, the weights, planes.
+    share = (4 * length + 2 * length * unit // lanes + 4 * unit +
+             floats // lanes +
              planes * size * (length + 2 * (ROWS + n - 2)))
     share = -(-share // 8) * 8  # rows of many lanes begin at whole ones
     parts = B // layout.images

@@ -3,7 +3,7 @@
 from functools import cache
 from types import SimpleNamespace
 
-from .lanes import ROWS, layout, movers
+from .lanes import MASKS, ROWS, layout, movers
 
 __all__ = ['transforms', 'sums']
 
@@ -66,33 +66,42 @@ def transforms(taps: int, lanes: int, unit: int) -> SimpleNamespace:
             ti.static(rows[size - 1]), values)
 
     @ti.func
-    def to_products(scratch: ti.template(), x0, x1, x2, x3, left, right,
-                    plane, height, at):
+    def to_products(scratch: ti.template(), x0, x1, x2, x3, near, far,
+                    mask: ti.template(), lane, floats: ti.template(), edge,
+                    step, gap, plane, height, at):
         """``B x`` of a row of tiles and their neighbours.
 
-        Zero outside the image; into row ``at`` of a plane.
+        Zero outside the image; into row ``at`` of a plane. Neighbours in
+        other vectors are read at ``edge``: the next ones before and, ``gap``
+        further, behind, those after them by ``step`` outwards.
         """
+        left, right = mask[lane + 4], mask[lane + 5]
         last = ti.select(left, before(x3), 0.0)
         first = ti.select(right, after(x0), 0.0)
+        if near:
+            last = ti.select(mask[lane + 6], vec(floats[edge]), last)
+        if far:
+            first = ti.select(mask[lane + 7], vec(floats[edge + gap]), first)
         if ti.static(halo == 1):
             spread(scratch, (last, x0, x1, x2, x3, first), ti.static(B),
                    plane, height, at)
         else:
             last2 = ti.select(left, before(x2), 0.0)
             first2 = ti.select(right, after(x1), 0.0)
+            if near:
+                last2 = ti.select(mask[lane + 6], vec(floats[edge - step]),
+                                  last2)
+            if far:
+                first2 = ti.select(mask[lane + 7],
+                                   vec(floats[edge + gap + ti.abs(step)]),
+                                   first2)
             spread(scratch, (last2, last, x0, x1, x2, x3, first, first2),
                    ti.static(B), plane, height, at)
 
     @ti.func
-    def to_spread(scratch: ti.template(), x0, x1, x2, x3, inner, plane,
-                  height, at):
+    def to_spread(scratch: ti.template(), x0, x1, x2, x3, plane, height, at):
         """``A^T g`` of a row of tiles into row ``at`` of a plane."""
-        zero = vec(0.0)
-        spread(scratch, (ti.select(inner, x0, zero),
-                         ti.select(inner, x1, zero),
-                         ti.select(inner, x2, zero),
-                         ti.select(inner, x3, zero)), ti.static(A_T), plane,
-               height, at)
+        spread(scratch, (x0, x1, x2, x3), ti.static(A_T), plane, height, at)
 
     @ti.func
     def clear_borders(scratch: ti.template(), plane, height, length):
@@ -106,22 +115,25 @@ def transforms(taps: int, lanes: int, unit: int) -> SimpleNamespace:
     @ti.func
     def to_planes(rows_v: ti.template(), rows_h: ti.template(), stage, d,
                   blocks, mask: ti.template(), group, scratch: ti.template(),
-                  rows, plane, height, length, spread: ti.template(),
-                  spread_plane, spread_height, want_plane, want_spread,
-                  clear):
+                  rows, plane, height, length, floats: ti.template(), edge,
+                  near, far, spread: ti.template(), spread_plane,
+                  spread_height, want_plane, want_spread, clear):
         """What was fetched, as a plane of products' inputs ``B x``.
 
-        With ``spread`` also as one of ``A^T g``, each if it is wanted. The
-        borders need no ``clear`` where the plane was one of the same size.
+        With ``spread`` also as one of ``A^T g``, each if it is wanted. Rows
+        of tiles go on before and behind where ``near`` and ``far`` say so.
+        The borders need no ``clear`` where the plane was one of the same
+        size.
         """
-        lane = group * 10
-        left, right = mask[lane + 4], mask[lane + 5]
-        inner = mask[lane + 6]
+        lane = group * MASKS
         for block in range(blocks):
             if d == 1:
                 unpack_h(rows_h, stage, block, mask, group, scratch, rows)
             for i in range(unit):
                 x0, x1, x2, x3 = vec(0.0), vec(0.0), vec(0.0), vec(0.0)
+                at = block * unit + i
+                # The unit before ends with the neighbour, rows start with it.
+                beside, step, gap = edge + (2 * at + 1) * unit - 1, 1, 1
                 if d == 0:
                     x0, x1, x2, x3 = unpack_v(rows_v, stage, block, i,
                                               mask[lane])
@@ -129,13 +141,15 @@ def transforms(taps: int, lanes: int, unit: int) -> SimpleNamespace:
                     row = rows + i * 4
                     x0, x1 = scratch[row], scratch[row + 1]
                     x2, x3 = scratch[row + 2], scratch[row + 3]
-                at = block * unit + i
+                    beside = edge + block * 4 * unit + i
+                    step, gap = -unit, 2 * unit
                 if ti.static(spread):
                     if want_spread:
-                        to_spread(scratch, x0, x1, x2, x3, inner,
-                                  spread_plane, spread_height, at)
+                        to_spread(scratch, x0, x1, x2, x3, spread_plane,
+                                  spread_height, at)
                 if want_plane:
-                    to_products(scratch, x0, x1, x2, x3, left, right, plane,
+                    to_products(scratch, x0, x1, x2, x3, near, far, mask,
+                                lane, floats, beside, step, gap, plane,
                                 height, pad + at)
         if want_plane and (clear or length % unit != 0):
             clear_borders(scratch, plane, height, length)

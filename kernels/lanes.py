@@ -5,10 +5,13 @@ from types import SimpleNamespace
 
 from .cook_toom import matrices
 
-__all__ = ['TILE', 'ROWS', 'layout', 'movers']
+__all__ = ['TILE', 'ROWS', 'MASKS', 'layout', 'movers']
 
 TILE = 4  # outputs of a tile across the shift
 ROWS = 8  # output rows whose sums are kept in registers
+# Of lanes, for each vector: inside the image at four places of a tile, with a
+# neighbour before and behind, with one before and behind in another vector.
+MASKS = 8
 
 
 @cache
@@ -47,18 +50,21 @@ def movers(taps: int, lanes: int, unit: int) -> SimpleNamespace:
     """Device functions between tensors and rows of tiles."""
     import taichi as ti
     types = layout(taps, lanes, unit)
-    vec = types.vec
+    vec, vec_unit = types.vec, ti.types.vector(unit, ti.f32)
     many_v, many_h = types.many_v, types.many_h
     per_row = 4 * lanes // unit
 
     @ti.func
     def fetch(source: ti.template(), base, d, H, WU, images, step, first,
-              units: ti.template(), stage):
+              units: ti.template(), stage, edge):
         """Rows of tiles as they lie in memory, from tile ``first`` on.
 
         For ``d = 0`` a unit holds columns of tiles, for ``d = 1`` as many
         columns of one row of a tile. Images are ``step`` apart, and only
-        where they are whole are there several.
+        where they are whole are there several. Where a row of tiles goes on,
+        its neighbours come to ``edge``: for ``d = 0`` the unit before and
+        the one behind, for ``d = 1`` two rows before and two behind, those
+        next to the tiles first.
         """
         if d == 0:
             begin = first * 4 // unit
@@ -69,16 +75,32 @@ def movers(taps: int, lanes: int, unit: int) -> SimpleNamespace:
                     frm = base + p * step + r * WU
                     for t in range(begin, high):
                         units[to + t] = source[frm + t]
+            for r in range(H):
+                if begin > 0:
+                    units[edge + 2 * r] = source[base + r * WU + begin - 1]
+                if high < WU:
+                    units[edge + 2 * r + 1] = source[base + r * WU + high]
         else:
+            tiles = (H + 3) // 4
             for r in range(WU * 4):
                 j = r % 4
-                tiles = (H + 3) // 4
                 high = ti.min(first + lanes, (H - j + 3) // 4)
                 for p in range(images):
                     to = stage + r * lanes + p * tiles - first
                     frm = base + p * step + r // 4 + j * WU
                     for t in range(first, high):
                         units[to + t] = source[frm + t * 4 * WU]
+            above, below = first * 4 - 1, (first + lanes) * 4
+            for c in range(WU):
+                at = edge + c * 4
+                if first > 0:
+                    units[at] = source[base + above * WU + c]
+                    units[at + 1] = source[base + (above - 1) * WU + c]
+                if below < H:
+                    units[at + 2] = source[base + below * WU + c]
+                    units[at + 3] = vec_unit(0.0)
+                    if below + 1 < H:
+                        units[at + 3] = source[base + (below + 1) * WU + c]
 
     @ti.func
     def unpack_v(rows_v: ti.template(), stage, block, i, inside):
@@ -96,7 +118,7 @@ def movers(taps: int, lanes: int, unit: int) -> SimpleNamespace:
                  group, scratch: ti.template(), rows):
         """``unit`` rows of tiles along the rows, into the scratch."""
         for j in range(4):
-            inside = mask[group * 10 + j]
+            inside = mask[group * MASKS + j]
             v = rows_h[stage // lanes + block * 4 + j]
             for i in ti.static(range(unit)):
                 u = vec([v[unit * lane + i]
@@ -143,37 +165,25 @@ def movers(taps: int, lanes: int, unit: int) -> SimpleNamespace:
 
     @ti.func
     def deliver(units: ti.template(), stage, d, H, WU, images, step, first,
-                skip, target: ti.template(), base, add):
-        """The reverse of :func:`fetch`.
-
-        Without ``skip`` tiles at both ends, unless the image ends there.
-        """
+                target: ti.template(), base, add):
+        """The reverse of :func:`fetch`, without the edges."""
         if d == 0:
             begin = first * 4 // unit
-            low, high = begin + skip * 4 // unit, WU
-            if first == 0:
-                low = 0
-            if begin + per_row < WU:
-                high = begin + per_row - skip * 4 // unit
             for r in range(H):
                 for p in range(images):
                     frm = stage + r * per_row + p * WU - begin
                     to = base + p * step + r * WU
-                    for t in range(low, high):
+                    for t in range(begin, ti.min(begin + per_row, WU)):
                         move(units, frm + t, target, to + t, add)
         else:
+            tiles = (H + 3) // 4
             for r in range(WU * 4):
                 j = r % 4
-                tiles = (H + 3) // 4
-                low, high = first + skip, (H - j + 3) // 4
-                if first == 0:
-                    low = 0
-                if first + lanes < tiles:
-                    high = first + lanes - skip
+                high = ti.min(first + lanes, (H - j + 3) // 4)
                 for p in range(images):
                     frm = stage + r * lanes + p * tiles - first
                     to = base + p * step + r // 4 + j * WU
-                    for t in range(low, high):
+                    for t in range(first, high):
                         move(units, frm + t, target, to + t * 4 * WU, add)
 
     return SimpleNamespace(fetch=fetch, unpack_v=unpack_v, unpack_h=unpack_h,
