@@ -12,6 +12,7 @@ import ctypes
 import importlib.util
 import io
 import os
+import sys
 import tempfile
 import threading
 from functools import cache
@@ -49,11 +50,8 @@ def _installed() -> bool:
 
 def _program():
     """The program of the live Taichi runtime, or None."""
-    import sys
-    if 'taichi' not in sys.modules:
-        return None
-    from taichi.lang import impl
-    return impl.get_runtime().prog
+    impl = sys.modules.get('taichi.lang.impl')
+    return None if impl is None else impl.get_runtime().prog
 
 
 def is_foreign() -> bool:
