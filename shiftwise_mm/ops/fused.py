@@ -60,16 +60,15 @@ def fused_worth(x: Tensor, training: bool,
 
     A launch costs as much as a small convolution, and planes of few rows
     leave its vectors and blocks of rows half empty (``docs/performance.md``).
-    With a mask it walks less, and strips cost what they did. Never on a GPU,
-    where nothing was measured: there it is only taken by name.
+    With a mask it walks less, and strips cost what they did; their gradients
+    cost more than its own. Never on a GPU, where nothing was measured: there
+    it is only taken by name.
     """
     if density is None:
-        rows, elements = 24 if training else 40, 150_000
-    else:
-        rows = 2 + 12 * density if training else 10 + 20 * density
-        elements = max(200_000 * density, 50_000)
+        density = 1.
+    rows = 12 * density + (2 if training else 16)
     return (runtime.on_cpu(x.device) and min(x.shape[2:]) >= rows
-            and x.numel() >= elements)
+            and x.numel() >= max(110_000 * density, 50_000))
 
 
 def _taken(tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> Tensor:

@@ -153,10 +153,11 @@ def _by_scaling(contents: _Contents, bias: Tensor, x: Tensor) -> Tensor:
 def _walk_is_worth(x: Tensor, spec: ShiftSpec, density: float) -> bool:
     """Whether the walk is faster than strips in channels_last.
 
-    As measured on a CPU; of strips that are nearly dense it is left to
+    As measured on a CPU; of 3-wide strips that are nearly dense it is left to
     :func:`~.autotune.set_autotune`.
     """
-    return (density <= .75 and x.numel() >= 150_000
+    return ((density <= .75 or spec.small_kernel > 3)
+            and x.numel() >= 150_000
             and min(x.shape[2:]) * spec.small_kernel >= 140)
 
 

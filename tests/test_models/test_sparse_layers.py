@@ -280,12 +280,14 @@ def test_deployed_layers_are_measured(monkeypatch, tmp_path):
 
 
 def test_the_rule_for_deployed_layers():
-    spec = shiftwise(kernel_size=51, small_kernel=5).spec
+    narrow, wide = (shiftwise(kernel_size=51, small_kernel=n).spec
+                    for n in (3, 5))
     large, small = (torch.empty(1).expand(4, 124, size, size)
                     for size in (56, 14))
-    assert strip_pair._walk_is_worth(large, spec, .3)
-    assert not strip_pair._walk_is_worth(large, spec, 1.)
-    assert not strip_pair._walk_is_worth(small, spec, .3)
+    assert strip_pair._walk_is_worth(large, narrow, .3)
+    assert not strip_pair._walk_is_worth(large, narrow, 1.)
+    assert strip_pair._walk_is_worth(large, wide, 1.)
+    assert not strip_pair._walk_is_worth(small, wide, .3)
 
 
 @pytest.mark.parametrize('form', ['auto', 'fused'])
