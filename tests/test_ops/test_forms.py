@@ -262,13 +262,13 @@ def test_auto_takes_the_fused_form_where_it_pays(monkeypatch):
     weight = WEIGHT.repeat(32, 1, 1, 1)
     spec = ShiftSpec.from_seed(channels=64, large_kernel=13, small_kernel=3)
     for shape, grad, expected in (
-        ((4, 64, 56, 56), False, 'fused'), ((4, 64, 28, 28), False, 'strip'),
-        ((4, 64, 28, 28), True, 'fused'), ((4, 64, 14, 14), True, 'strip'),
+        ((4, 64, 28, 28), False, 'fused'), ((4, 64, 24, 24), False, 'strip'),
+        ((9, 64, 14, 14), True, 'fused'), ((16, 64, 12, 12), True, 'strip'),
         ((1, 64, 28, 28), True, 'strip')):
         shiftwise_conv(torch.zeros(shape, requires_grad=grad), weight, spec)
         assert taken.pop() == expected, shape
     with torch.no_grad():
-        shiftwise_conv(torch.zeros(4, 64, 28, 28, requires_grad=True), weight,
+        shiftwise_conv(torch.zeros(4, 64, 24, 24, requires_grad=True), weight,
                        spec)
     assert taken.pop() == 'strip'
 
