@@ -215,6 +215,9 @@ def mini_networks(monkeypatch):
     })
     monkeypatch.setattr('shiftwise_mm.analysis.benchmark.model.FAMILIES',
                         networks.FAMILIES)
+    # Its process would make the networks of the tables.
+    monkeypatch.setattr('shiftwise_mm.analysis.benchmark.model.step_memory',
+                        lambda entry, **how: 1000 * how['batch'])
 
 
 def _no_mmdet(**options):
@@ -237,6 +240,7 @@ def test_model(tmp_path, capsys, mini_networks, monkeypatch):
         assert row['ms'] == min(row['contiguous ms'],
                                 row['channels_last ms'])
         assert row['GMAC'] > 0 and row['% GMAC/s'] > 0 and row['% GB/s'] > 0
+    assert {row['peak MB'] for row in step['rows']} == {.002}
     assert 'Swin-T (mmdet) is left out: mmdet is not there' in \
         inference['notes']
     assert 'SW-T, deployed' in capsys.readouterr().out

@@ -14,7 +14,9 @@ from shiftwise_mm.analysis.benchmark.counts import (
     shift_work,
 )
 from shiftwise_mm.analysis.benchmark.machine import Peaks, measure_peaks
+from shiftwise_mm.analysis.benchmark.networks import Entry
 from shiftwise_mm.analysis.benchmark.report import Report, write_json
+from shiftwise_mm.analysis.benchmark.step_memory import step_memory
 from shiftwise_mm.analysis.benchmark.timing import Timing, measure
 from shiftwise_mm.ops import ShiftSpec
 
@@ -78,6 +80,21 @@ def test_peak_memory_is_what_lives_at_once(mega):
     if peak == 'None':
         pytest.skip('no high-water mark of the memory here')
     assert 2 * mega - .5 <= int(peak) / 2**20 <= 2 * mega + 1.5
+
+
+def test_memory_of_a_training_step():
+    """Of a process of its own: proportional to the images."""
+    entry = Entry('ConvNeXt-T', 'training form')
+    options = dict(arch=dict(embed_dims=[8, 8, 16, 16], depths=[1, 1, 1, 1]))
+    small, large = (
+        step_memory(entry, size=(96, 96), batch=batch, layout='contiguous',
+                    options=options) for batch in (16, 64))
+    if small is None:
+        pytest.skip('no high-water mark of the memory here')
+    assert 3.2 <= large / small <= 4.2
+    with pytest.raises(RuntimeError, match='ConvNeXt-T.*nonsense'):
+        step_memory(entry, size=(96, 96), batch=1, layout='contiguous',
+                    options=dict(arch='nonsense'))
 
 
 @pytest.mark.parametrize('shape, large, small', [

@@ -16,13 +16,12 @@ from .model_goals import model_goals
 from .networks import ENTRIES, FAMILIES, Entry, family, twin
 from .report import Report, Table
 from .settings import Settings
+from .step_memory import LAYOUTS, loss_of, step_memory, training_step
 from .timing import Timing, measure
 from .trial import mega, percents
 
 __all__ = ['run_model']
 
-LAYOUTS = {'contiguous': torch.contiguous_format,
-           'channels_last': torch.channels_last}
 # Height, width; images in inference and in training.
 SIZES = (((224, 224), 4, 8), ((800, 1344), 1, 2))
 LARGE = 512 * 512  # pixels from which on with_cp has a row
@@ -139,31 +138,26 @@ def _run(settings: Settings, device: torch.device, entries: list[Entry],
     timings = measure(calls, device, settings.budget)
     for (entry, layout), call in calls.items():
         outcomes[entry].timings[layout] = timings[entry, layout]
-        outcomes[entry].memory[layout] = peak_memory(call, device)
+        if not train or device.type != 'cpu':
+            outcomes[entry].memory[layout] = peak_memory(call, device)
+    if train and device.type == 'cpu':
+        calls.clear()  # with their networks
+        for entry, outcome in outcomes.items():
+            outcome.memory[outcome.layout] = step_memory(
+                entry, size=size, batch=batch, layout=outcome.layout,
+                options=options.get(entry.family, {}))
     return outcomes, notes
-
-
-def _loss(outs: Sequence[Tensor]) -> Tensor:
-    """A sum with weights that differ from place to place."""
-    return sum((out * torch.linspace(-1, 1, out.shape[-1],
-                                     device=out.device)).mean()
-               for out in outs)
 
 
 def _call(network: nn.Module, image: Tensor,
           train: bool) -> Callable[[], object]:
     """One call to measure."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
-
-    def step() -> object:
-        return torch.autograd.grad(_loss(network(image)), parameters,
-                                   allow_unused=True)
 
     @torch.no_grad()
     def infer() -> object:
         return network(image)
 
-    return step if train else infer
+    return training_step(network, image) if train else infer
 
 
 def _results(network: nn.Module, image: Tensor,
@@ -178,7 +172,7 @@ def _results(network: nn.Module, image: Tensor,
             return tuple(network(image)), {}
     parameters = [p for p in network.parameters() if p.requires_grad]
     outs = network(image)
-    grads = torch.autograd.grad(_loss(outs), parameters, allow_unused=True)
+    grads = torch.autograd.grad(loss_of(outs), parameters, allow_unused=True)
     return (tuple(out.detach() for out in outs),
             {i: g for i, g in enumerate(grads) if g is not None})
 
