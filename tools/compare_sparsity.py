@@ -27,6 +27,9 @@ def parse_args(argv=None) -> argparse.Namespace:
         '--iters', type=int,
         help='training iterations; default: those of the recipe')
     parser.add_argument(
+        '--seconds', type=float, default=2.,
+        help='time to measure each trained network; default: 2')
+    parser.add_argument(
         '--out', default='work_dirs/compare_sparsity',
         help='folder of the results; default: %(default)s')
     return parser.parse_args(argv)
@@ -37,22 +40,32 @@ def main(argv=None) -> None:
     # Threads that wait asleep: torch's would else keep the cores from Taichi,
     # and from whatever else runs on the machine. Read when torch is imported.
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+    from shiftwise_mm.analysis.benchmark.timing import Budget
     from shiftwise_mm.engine.sparsity_comparison import (
         Settings,
         read_folder,
         run_all,
         runs_of,
     )
+    from shiftwise_mm.engine.sparsity_comparison_report import (
+        compare,
+        write_report,
+    )
     try:
         folders = [read_folder(data) for data in args.data]
         runs = runs_of(args.sparsity, args.seeds)
         settings = Settings(args.small_kernel, args.iters)
-        for folder in folders:
-            for result in run_all(folder, runs, settings, args.out):
-                print(f'compare_sparsity: {result}', flush=True)
+        budget = Budget(args.seconds)
+        results = [list(run_all(folder, runs, settings, args.out))
+                   for folder in folders]
+        report = write_report(
+            [compare(folder, found, budget)
+             for folder, found in zip(folders, results, strict=True)],
+            args.out)
     except (ValueError, OSError) as error:
         print('compare_sparsity:', *str(error).split(), file=sys.stderr)
         sys.exit(2)
+    print(report, end='')
 
 
 if __name__ == '__main__':

@@ -17,16 +17,19 @@ from shiftwise_mm.datasets import (
     read_seg_folder,
 )
 from shiftwise_mm.ops.spec import check_int
+from shiftwise_mm.registry import MODELS
 
 from ._demo_run import check_sparse
+from ._write import write_whole
 from .demo import OWN_DATA_FACTOR, demo_config, run_demo
 from .demo_seg import demo_seg_config, run_demo_seg
-from .sparsity_report import report_file
 
-__all__ = ['Run', 'Settings', 'read_folder', 'read_result', 'run_all',
-           'runs_of']
+__all__ = ['Result', 'Run', 'Settings', 'read_folder', 'run_all', 'runs_of']
 
 _RESULT = 'result.json'
+# Names of the demos' metrics, and ours.
+_AP = {'bbox_mAP': 'AP', 'bbox_mAP_50': 'AP50'}
+_MIOU = {'mIoU': 'mIoU'}
 
 
 @dataclass(frozen=True)
@@ -99,43 +102,58 @@ def runs_of(sparsities: Sequence[float], seeds: Sequence[int]) -> list[Run]:
             for sparsity in (None, *sparsities)]
 
 
+@dataclass(frozen=True)
+class Result:
+    """What came out of a run.
+
+    Attributes:
+        run (Run): The run.
+        metrics (dict): AP and AP50, or mIoU, 0..1, of the last validation.
+        checkpoint (Path): The trained network.
+        backbone (dict): Its options.
+    """
+
+    run: Run
+    metrics: dict[str, float]
+    checkpoint: Path
+    backbone: dict
+
+
 def run_all(folder: CocoFolder | SegFolder, runs: Sequence[Run],
-            settings: Settings, out: str | os.PathLike) -> Iterator[dict]:
+            settings: Settings, out: str | os.PathLike) -> Iterator[Result]:
     """Trains and evaluates; what was done before is only read.
 
     Args:
         folder (CocoFolder or SegFolder): A checked data set.
-        runs (Sequence[Run]): Each gets a folder in ``out`` named after the
-            data set and the run.
+        runs (Sequence[Run]): Each gets a folder in ``out``, named after the
+            data set and the run. A run that was broken off begins anew.
         settings (Settings): Common to all.
         out (str): Folder of the results.
 
     Yields:
-        dict: Of each run ``run`` and ``settings`` by their attributes (with
-        the iterations made), ``metrics`` (AP and AP50, or mIoU, 0..1, of the
-        last validation), ``density`` (share of the small kernels kept, over
-        all paths, by stage) and ``union`` (kept by any path), ``seconds`` of
-        all of it, and ``checkpoint``, the path from ``out``.
+        Result: Of each run.
 
     Raises:
-        ValueError: If there are results of other settings.
+        TypeError, ValueError: If a setting is not allowed, or a result is
+            there of other settings.
     """
-    out = Path(out)
     for run in runs:
-        work_dir = out / folder.root.resolve().name / run.name
+        work_dir = Path(out) / folder.root.resolve().name / run.name
         cfg = _config(folder, run, settings, work_dir)
-        found = read_result(work_dir)
-        if found is None:
-            found = _train(cfg, run, settings, out)
-            _write(work_dir / _RESULT, found)
-        _check(found, run, _settings_of(cfg, settings), work_dir)
-        yield found
-
-
-def read_result(work_dir: Path) -> dict | None:
-    """The result of a run that came to its end, else None."""
-    file = work_dir / _RESULT
-    return json.loads(file.read_text()) if file.exists() else None
+        made_by = dict(asdict(run), small_kernel=settings.small_kernel,
+                       max_iters=cfg.train_cfg.max_iters)
+        file = work_dir / _RESULT
+        if not file.exists():
+            content = dict(made_by=made_by, **_train(cfg))
+            write_whole(file, json.dumps(content, indent=1) + '\n')
+        found = json.loads(file.read_text())
+        if found['made_by'] != made_by:
+            raise ValueError(
+                'out must be empty or hold runs of the same settings, that in '
+                f'{work_dir} was made by {found["made_by"]}, asked was '
+                f'{made_by}')
+        yield Result(run, found['metrics'], work_dir / found['checkpoint'],
+                     cfg.model.backbone.to_dict())
 
 
 def _config(folder: CocoFolder | SegFolder, run: Run, settings: Settings,
@@ -147,6 +165,7 @@ def _config(folder: CocoFolder | SegFolder, run: Run, settings: Settings,
     else:
         cfg = demo_seg_config(folder, **options)
     cfg.model.backbone.small_kernel = settings.small_kernel
+    MODELS.build(cfg.model.backbone)  # refused before anything is written
     cfg.randomness.seed = run.seed
     # Loggers and visualizers go by these names, for as long as the process
     # lives.
@@ -157,43 +176,12 @@ def _config(folder: CocoFolder | SegFolder, run: Run, settings: Settings,
     return cfg
 
 
-def _settings_of(cfg: Config, settings: Settings) -> dict:
-    return dict(asdict(settings), max_iters=cfg.train_cfg.max_iters)
-
-
-def _train(cfg: Config, run: Run, settings: Settings, out: Path) -> dict:
+def _train(cfg: Config) -> dict:
     start = time.time()
     is_detector = 'bbox_head' in cfg.model
     result = (run_demo if is_detector else run_demo_seg)(cfg)
-    checkpoint = Path(result['checkpoint'])
-    stages = report_file(checkpoint).stages
-    shares = {
-        name: {stage: sum(int(f.sum()) for f in flags)
-               / sum(f.numel() for f in flags)
-               for stage, sets in stages.items()
-               for flags in [[getattr(s, attribute) for s in sets]]}
-        for name, attribute in (('density', 'kept'), ('union', 'union'))
-    }
-    names = {'bbox_mAP': 'AP', 'bbox_mAP_50': 'AP50'} if is_detector else \
-        {'mIoU': 'mIoU'}
+    names = _AP if is_detector else _MIOU
     return dict(
-        run=asdict(run), settings=_settings_of(cfg, settings),
-        metrics={new: result[old] for old, new in names.items()}, **shares,
+        metrics={new: result[old] for old, new in names.items()},
         seconds=round(time.time() - start, 1),
-        checkpoint=checkpoint.relative_to(out).as_posix())
-
-
-def _check(found: dict, run: Run, settings: dict, work_dir: Path) -> None:
-    if found['run'] != asdict(run) or found['settings'] != settings:
-        raise ValueError(
-            f'out must be empty or hold runs of the same settings, {work_dir} '
-            f'is of {found["settings"]}, not {settings}')
-
-
-def _write(file: Path, result: dict) -> None:
-    part = file.with_name(f'.{os.getpid()}.{file.name}')
-    try:
-        part.write_text(json.dumps(result, indent=1) + '\n')
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+        checkpoint=Path(result['checkpoint']).name)
