@@ -83,11 +83,11 @@ def _accuracies(by_label: dict[str, list[Result]]) -> Table:
         row: dict[str, object] = dict(training=label, runs=len(results))
         for name in dense[0].metrics:
             values = [r.metrics[name] for r in results]
-            row[name] = _mean_and_range(values, '.3f')
+            row[name] = _mean_and_range(values, '.4f')
             row[f'{name} against dense'] = None if label == 'dense' else \
                 _against(_mean(values), [r.metrics[name] for r in dense])
         row['by seed'] = ', '.join(
-            f'{next(iter(r.metrics.values())):.3f}' for r in results)
+            f'{next(iter(r.metrics.values())):.4f}' for r in results)
         rows.append(row)
     return Table('Accuracy', rows, [
         'Mean over the seeds (least - largest), then the first metric of '

@@ -88,7 +88,7 @@ def test_the_tool_as_its_user_runs_it(shapes, tmp_path):
     for row, name in zip(table(text, 'Accuracy'), results, strict=True):
         assert row['training'].replace(' ', '') == name
         for metric in ('AP', 'AP50'):
-            assert row[metric] == f'{results[name]["metrics"][metric]:.3f}'
+            assert row[metric] == f'{results[name]["metrics"][metric]:.4f}'
     report = report_file(folders['sparse0.6'] / 'iter_2.pth')
     assert {s.small_kernel for s in report.tap_sets} == {5}
     rows = {row['share']: row for row in table(text, 'Small kernels kept')}
@@ -127,7 +127,7 @@ def test_segmentation(masks, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     text = (tmp_path / 'out/comparison.md').read_text()
     assert [row['mIoU'] for row in table(text, 'Accuracy')] == [
-        '{:.3f}'.format(json.loads(
+        '{:.4f}'.format(json.loads(
             (tmp_path / f'out/masks/{name}_seed0/result.json').read_text()
         )['metrics']['mIoU']) for name in ('dense', 'sparse0.3')]
     row = table(text, 'Small kernels kept')[0]
@@ -186,8 +186,8 @@ def test_the_mean_is_seen_from_the_range_of_dense(values, place):
             ('dense', [.5, .4, .6]), ('sparse 0.4', values))}).rows[1]
     assert row['mIoU against dense'] == place
     mean = sum(values) / 2
-    assert row['mIoU'] == f'{mean:.3f} ({min(values):.3f} - ' \
-        f'{max(values):.3f})'
+    assert row['mIoU'] == f'{mean:.4f} ({min(values):.4f} - ' \
+        f'{max(values):.4f})'
 
 
 @pytest.mark.parametrize('args, words', [
