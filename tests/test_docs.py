@@ -1,11 +1,16 @@
 """What the README says must be so."""
+import ast
+import inspect
 import re
+import runpy
+import shlex
 
 from helpers import ROOT, run_python
 from mmengine.config import Config
 
 README = (ROOT / 'README.md').read_text()
 CHECKPOINTS = (ROOT / 'docs/checkpoints.md').read_text()
+SPARSITY = (ROOT / 'docs/sparsity.md').read_text()
 
 
 def test_the_config_of_the_readme_trains_a_step(tmp_path):
@@ -67,10 +72,28 @@ def test_the_error_shown_in_the_docs_is_the_one_raised():
 
 def test_files_and_tools_named_in_the_readme_exist():
     named = re.findall(r'(?:tools|tests|docs|configs)/[\w/.-]+\.\w+',
-                       README + CHECKPOINTS)
+                       README + CHECKPOINTS + SPARSITY)
     assert 'tools/plot_shifts.py' in named
     for name in named:
         assert (ROOT / name).is_file() or name == 'tools/train.py', name
+
+
+def test_options_of_the_hook_are_those_of_the_docs():
+    from shiftwise_mm.engine.hooks import CoarseSparsityHook
+    shown = re.findall(r'^\| `(\w+)` \| `(.+?)` \|', SPARSITY, re.M)
+    options = inspect.signature(CoarseSparsityHook).parameters.values()
+    assert [(name, ast.literal_eval(value)) for name, value in shown] == [
+        (option.name, option.default) for option in options]
+
+
+def test_tools_take_the_commands_of_the_docs_on_sparsity():
+    commands = re.findall(r'python tools/(\w+)\.py (.+)', SPARSITY)
+    assert {tool for tool, _ in commands} > {'sparsity_report',
+                                             'compare_sparsity'}
+    for tool, words in commands:
+        if tool != 'benchmark':  # named within sentences
+            runpy.run_path(str(ROOT / f'tools/{tool}.py'))['parse_args'](
+                shlex.split(words))
 
 
 def test_configs_of_the_table_of_costs_exist():

@@ -10,10 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-# Photographs are larger than the generated shapes: fewer iterations in about
-# twice the time.
-_OWN_DATA_FACTOR = 5 / 6
-
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
@@ -51,7 +47,12 @@ def main(argv=None) -> None:
     # and from whatever else runs on the machine. Read when torch is imported.
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     from shiftwise_mm.datasets import make_shapes_dataset, read_coco_folder
-    from shiftwise_mm.engine.demo import demo_config, image_scale, run_demo
+    from shiftwise_mm.engine.demo import (
+        OWN_DATA_FACTOR,
+        demo_config,
+        image_scale,
+        run_demo,
+    )
     try:
         if args.data is None:
             print('demo: making images of shapes in data/shapes', flush=True)
@@ -64,7 +65,7 @@ def main(argv=None) -> None:
             Path('work_dirs', 'demo', '_'.join(parts)))
         cfg = demo_config(folder, work_dir=work_dir, backbone=args.backbone,
                           form=args.form, max_iters=args.iters,
-                          iters_factor=_OWN_DATA_FACTOR if args.data else 1.,
+                          iters_factor=OWN_DATA_FACTOR if args.data else 1.,
                           resume=args.resume, sparse=args.sparse)
     except (ValueError, OSError) as error:
         print(f'demo: {error}', file=sys.stderr)

@@ -16,7 +16,8 @@ from ._demo_run import (
     train_and_validate,
 )
 
-__all__ = ['BACKBONES', 'demo_config', 'image_scale', 'run_demo']
+__all__ = ['BACKBONES', 'OWN_DATA_FACTOR', 'demo_config', 'image_scale',
+           'run_demo']
 
 # Names of the demo's backbones and the configs behind them.
 BACKBONES = {
@@ -24,6 +25,9 @@ BACKBONES = {
     'shiftwise_mm::demo/rtmdet_shiftwise-nano_demo_shapes.py',
     'resnet18': 'shiftwise_mm::demo/rtmdet_resnet18_demo_shapes.py',
 }
+# On the iterations of the recipe, for a user's data: photographs are larger
+# than the generated shapes, fewer iterations take about twice the time.
+OWN_DATA_FACTOR = 5 / 6
 _METRICS = ('coco/bbox_mAP', 'coco/bbox_mAP_50')
 
 

@@ -61,6 +61,23 @@ class SparsityReport:
             found.setdefault(tap_set.stage, []).append(tap_set)
         return found
 
+    def shares(self) -> dict[str, dict[str, float]]:
+        """Which share is kept, by stage and of ``'all'``.
+
+        Returns:
+            dict: Of each ``density``, of the taps of all paths; ``union``,
+            of the taps that any path keeps; ``places h`` and ``places v``,
+            of the places along the large kernel where a kept tap lies in any
+            repetition, horizontally and vertically.
+        """
+        return {stage: dict(
+            density=_density(sets), union=_share([s.union for s in sets]),
+            **{f'places {direction}': _share(
+                [s.placed(direction) for s in sets
+                 if direction in s.directions]) for direction in 'hv'})
+            for stage, sets in (*self.stages.items(),
+                                ('all', list(self.tap_sets)))}
+
     def markdown(self, pictures: bool = False) -> str:
         """The report; with ``pictures`` it shows those of :meth:`write`."""
         parts = [f'# {self.title}', '', *self._notes(), '', '## Density', '',
@@ -149,9 +166,10 @@ class SparsityReport:
         return [f'* {note}' for note in (*self.remarks, *notes)]
 
     def _densities(self) -> Table:
-        rows = []
-        for stage, sets in (*self.stages.items(),
-                            ('all', list(self.tap_sets))):
+        rows, stages = [], {**self.stages, 'all': self.tap_sets}
+        for stage, shares in self.shares().items():
+            sets = stages[stage]
+            texts = {name: f'{share:.4f}' for name, share in shares.items()}
             row = dict(
                 stage=stage, layers=len({s.layer for s in sets}),
                 channels=_several(s.channels for s in sets),
@@ -159,16 +177,11 @@ class SparsityReport:
                 kernel=_several(f'{s.large_kernel} of {s.small_kernel}'
                                 for s in sets),
                 paths=_several(len(s.kept) for s in sets),
-                density=f'{_density(sets):.4f}',
-                union=f'{_share([s.union for s in sets]):.4f}')
+                density=texts.pop('density'), union=texts.pop('union'))
             if _has_single_weights(self.tap_sets):
                 kept = sum(s.kept_weights for s in sets)
                 row['weights'] = f'{kept / sum(s.weights for s in sets):.4f}'
-            for direction in 'hv':
-                row[f'places {direction}'] = '{:.4f}'.format(_share(
-                    [s.placed(direction) for s in sets
-                     if direction in s.directions]))
-            rows.append(row)
+            rows.append({**row, **texts})
         return Table('By stage', rows, [
             '*places h* and *v*: share of the places along the large kernel, '
             'horizontal and vertical, where a kept tap lies in any '
