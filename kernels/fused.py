@@ -23,7 +23,8 @@ Taichi takes some microseconds for each argument: numbers come in ``sizes``
 # No `from __future__ import annotations`: Taichi reads the annotations.
 from functools import cache
 
-from .lane_ops import sums, transforms
+from .lane_sums import sums
+from .lane_transforms import transforms
 from .lane_weights import weights
 from .lanes import ROWS, layout, movers
 

@@ -1,11 +1,11 @@
-"""Arithmetic of the fused kernel, made for one small kernel and width."""
+"""Transforms of the fused kernel: rows of tiles to products and back."""
 # No `from __future__ import annotations`: Taichi reads the annotations.
 from functools import cache
 from types import SimpleNamespace
 
-from .lanes import MASKS, ROWS, layout, movers
+from .lanes import MASKS, layout, movers
 
-__all__ = ['transforms', 'sums']
+__all__ = ['transforms']
 
 
 @cache
@@ -49,8 +49,8 @@ def transforms(taps: int, lanes: int, unit: int) -> SimpleNamespace:
         return u
 
     @ti.func
-    def spread(scratch: ti.template(), values: ti.template(),
-               rows: ti.template(), plane, height, at):
+    def put_rows(scratch: ti.template(), values: ti.template(),
+                 rows: ti.template(), plane, height, at):
         """One vector for each row of a matrix, into row ``at`` of a plane.
 
         Rows of the points ``p`` and ``-p`` differ in the sign of their odd
@@ -83,8 +83,8 @@ def transforms(taps: int, lanes: int, unit: int) -> SimpleNamespace:
         if far:
             first = ti.select(mask[lane + 7], vec(floats[edge + gap]), first)
         if ti.static(halo == 1):
-            spread(scratch, (last, x0, x1, x2, x3, first), ti.static(B),
-                   plane, height, at)
+            put_rows(scratch, (last, x0, x1, x2, x3, first), ti.static(B),
+                     plane, height, at)
         else:
             last2 = ti.select(left, before(x2), 0.0)
             first2 = ti.select(right, after(x1), 0.0)
@@ -95,13 +95,14 @@ def transforms(taps: int, lanes: int, unit: int) -> SimpleNamespace:
                 first2 = ti.select(mask[lane + 7],
                                    vec(floats[edge + gap + ti.abs(step)]),
                                    first2)
-            spread(scratch, (last2, last, x0, x1, x2, x3, first, first2),
-                   ti.static(B), plane, height, at)
+            put_rows(scratch, (last2, last, x0, x1, x2, x3, first, first2),
+                     ti.static(B), plane, height, at)
 
     @ti.func
     def to_spread(scratch: ti.template(), x0, x1, x2, x3, plane, height, at):
         """``A^T g`` of a row of tiles into row ``at`` of a plane."""
-        spread(scratch, (x0, x1, x2, x3), ti.static(A_T), plane, height, at)
+        put_rows(scratch, (x0, x1, x2, x3), ti.static(A_T), plane, height,
+                 at)
 
     @ti.func
     def clear_borders(scratch: ti.template(), plane, height, length):
@@ -201,155 +202,3 @@ def transforms(taps: int, lanes: int, unit: int) -> SimpleNamespace:
                 pack_h(scratch, rows, rows_h, stage, block)
 
     return SimpleNamespace(to_planes=to_planes, from_plane=from_plane)
-
-
-@cache
-def sums(taps: int, lanes: int, unit: int) -> SimpleNamespace:
-    """Device functions that walk the taps."""
-    import taichi as ti
-    types = layout(taps, lanes, unit)
-    size, pad, vec = types.size, types.pad, types.vec
-    oct_ = ti.types.vector(8, ti.f32)
-    quad = ti.types.vector(4, ti.f32)
-
-    def place(row: int) -> int:
-        """Where the weights of a row of two taps are: the second's first."""
-        return (taps + row if row < taps else row - taps) * size
-
-    @ti.func
-    def convolve(weight: ti.template(), weight_at, table: ti.template(),
-                 offset, first, last, scratch: ti.template(), plane, height,
-                 length, result, result_height, add):
-        """Sums of the taps ``first..last-1``, sorted by falling offset.
-
-        ``weight_at`` is where the weights of the first are. Where ``add`` is
-        set they are added to what is there.
-        """
-        for q in range(size):
-            begin = first
-            end = first
-            for block in range(result_height // ROWS):
-                top = block * ROWS
-                # Taps that touch no row of the block cost nothing.
-                while begin < last and \
-                        top + table[offset + begin] >= length:
-                    begin += 1
-                while end < last and \
-                        top + table[offset + end] + pad >= 0:
-                    end += 1
-                a0, a1, a2, a3 = vec(0.0), vec(0.0), vec(0.0), vec(0.0)
-                a4, a5, a6, a7 = vec(0.0), vec(0.0), vec(0.0), vec(0.0)
-                out = result + q * result_height + top
-                if add:
-                    a0, a1 = scratch[out], scratch[out + 1]
-                    a2, a3 = scratch[out + 2], scratch[out + 3]
-                    a4, a5 = scratch[out + 4], scratch[out + 5]
-                    a6, a7 = scratch[out + 6], scratch[out + 7]
-                base = plane + q * height + pad + top
-                t = begin
-                while t < end:
-                    at = base + table[offset + t]
-                    w = weight_at + (t - first) * taps * size + q
-                    if t + 1 < end and \
-                            table[offset + t + 1] + taps == table[offset + t]:
-                        at -= taps
-                        for s in ti.static(range(ROWS + 2 * taps - 1)):
-                            u = scratch[at + s]
-                            if ti.static(0 <= s < 2 * taps):
-                                a0 += weight[w + ti.static(place(s))] * u
-                            if ti.static(0 <= s - 1 < 2 * taps):
-                                a1 += weight[w + ti.static(place(s - 1))] * u
-                            if ti.static(0 <= s - 2 < 2 * taps):
-                                a2 += weight[w + ti.static(place(s - 2))] * u
-                            if ti.static(0 <= s - 3 < 2 * taps):
-                                a3 += weight[w + ti.static(place(s - 3))] * u
-                            if ti.static(0 <= s - 4 < 2 * taps):
-                                a4 += weight[w + ti.static(place(s - 4))] * u
-                            if ti.static(0 <= s - 5 < 2 * taps):
-                                a5 += weight[w + ti.static(place(s - 5))] * u
-                            if ti.static(0 <= s - 6 < 2 * taps):
-                                a6 += weight[w + ti.static(place(s - 6))] * u
-                            if ti.static(0 <= s - 7 < 2 * taps):
-                                a7 += weight[w + ti.static(place(s - 7))] * u
-                        t += 2
-                    else:
-                        for s in ti.static(range(ROWS + taps - 1)):
-                            u = scratch[at + s]
-                            if ti.static(0 <= s < taps):
-                                a0 += weight[w + (s) * size] * u
-                            if ti.static(0 <= s - 1 < taps):
-                                a1 += weight[w + (s - 1) * size] * u
-                            if ti.static(0 <= s - 2 < taps):
-                                a2 += weight[w + (s - 2) * size] * u
-                            if ti.static(0 <= s - 3 < taps):
-                                a3 += weight[w + (s - 3) * size] * u
-                            if ti.static(0 <= s - 4 < taps):
-                                a4 += weight[w + (s - 4) * size] * u
-                            if ti.static(0 <= s - 5 < taps):
-                                a5 += weight[w + (s - 5) * size] * u
-                            if ti.static(0 <= s - 6 < taps):
-                                a6 += weight[w + (s - 6) * size] * u
-                            if ti.static(0 <= s - 7 < taps):
-                                a7 += weight[w + (s - 7) * size] * u
-                        t += 1
-                scratch[out] = a0
-                scratch[out + 1] = a1
-                scratch[out + 2] = a2
-                scratch[out + 3] = a3
-                scratch[out + 4] = a4
-                scratch[out + 5] = a5
-                scratch[out + 6] = a6
-                scratch[out + 7] = a7
-
-    @ti.func
-    def total(v):
-        """The sum of the lanes."""
-        v8 = oct_([v[i] for i in ti.static(range(8))])
-        if ti.static(lanes == 16):
-            v8 += oct_(
-                [v[8 + i] for i in ti.static(range(8))])
-        v4 = quad([v8[i] for i in ti.static(range(4))]) + quad(
-            [v8[4 + i] for i in ti.static(range(4))])
-        return (v4[0] + v4[2]) + (v4[1] + v4[3])
-
-    @ti.func
-    def put(grads: ti.template(), at, v, add):
-        """Not ``+=``, which would be atomic."""
-        before = 0.0
-        if add:
-            before = grads[at]
-        grads[at] = before + total(v)
-
-    @ti.func
-    def correlate(table: ti.template(), offset, first, last,
-                  scratch: ti.template(), plane, height, length, spread_plane,
-                  spread_height, grads: ti.template(), to, add):
-        """Gradients of the products' weights of taps ``first..last-1``."""
-        for t in range(first, last):
-            shift = table[offset + t]
-            low = ti.max(0, 1 - taps - shift)
-            high = ti.min(length, length - shift)
-            for q in range(size):
-                d0, d1, d2 = vec(0.0), vec(0.0), vec(0.0)
-                d3, d4 = vec(0.0), vec(0.0)
-                u = plane + q * height + pad + shift
-                g = spread_plane + q * spread_height
-                for part in range((high - low + 3) // 4):
-                    r = low + part * 4
-                    for i in ti.static(range(4)):
-                        z = scratch[g + r + i]
-                        d0 += z * scratch[u + r + i]
-                        d1 += z * scratch[u + r + (i + 1)]
-                        d2 += z * scratch[u + r + (i + 2)]
-                        if ti.static(taps == 5):
-                            d3 += z * scratch[u + r + (i + 3)]
-                            d4 += z * scratch[u + r + (i + 4)]
-                at = to + t * taps * size + q
-                put(grads, at, d0, add)
-                put(grads, at + size, d1, add)
-                put(grads, at + 2 * size, d2, add)
-                if ti.static(taps == 5):
-                    put(grads, at + 3 * size, d3, add)
-                    put(grads, at + 4 * size, d4, add)
-
-    return SimpleNamespace(convolve=convolve, correlate=correlate)
