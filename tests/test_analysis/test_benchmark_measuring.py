@@ -83,18 +83,18 @@ def test_peak_memory_is_what_lives_at_once(mega):
 
 
 def test_memory_of_a_training_step():
-    """Of a process of its own: proportional to the images."""
-    entry = Entry('ConvNeXt-T', 'training form')
-    options = dict(arch=dict(embed_dims=[8, 8, 16, 16], depths=[1, 1, 1, 1]))
+    """In a process of its own: about proportional to the images."""
+    entry = Entry('SW-T', 'training form')
+    options = dict(width_factor=.125, shift_form='strip')
     small, large = (
-        step_memory(entry, size=(96, 96), batch=batch, layout='contiguous',
-                    options=options) for batch in (16, 64))
+        step_memory(entry, size=(64, 64), batch=batch, layout='contiguous',
+                    options=options) for batch in (16, 48))
     if small is None:
         pytest.skip('no high-water mark of the memory here')
-    assert 3.2 <= large / small <= 4.2
-    with pytest.raises(RuntimeError, match='ConvNeXt-T.*nonsense'):
-        step_memory(entry, size=(96, 96), batch=1, layout='contiguous',
-                    options=dict(arch='nonsense'))
+    assert 2.6 <= large / small <= 3.7
+    with pytest.raises(RuntimeError, match='SW-T.*nonsense'):
+        step_memory(entry, size=(64, 64), batch=1, layout='contiguous',
+                    options=dict(nonsense=1))
 
 
 @pytest.mark.parametrize('shape, large, small', [
