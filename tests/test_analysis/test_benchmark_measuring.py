@@ -92,7 +92,7 @@ def test_memory_of_a_training_step():
     if small is None:
         pytest.skip('no high-water mark of the memory here')
     assert 2.6 <= large / small <= 3.7
-    with pytest.raises(RuntimeError, match='SW-T.*nonsense'):
+    with pytest.raises(RuntimeError, match=r'SW-T[\s\S]*nonsense'):
         step_memory(entry, size=(64, 64), batch=1, layout='contiguous',
                     options=dict(nonsense=1))
 
