@@ -77,7 +77,8 @@ def _main() -> None:
     device, entry = torch.device('cpu'), Entry(**task['entry'])
     network = entry.make(family(entry.family, device, **task['options']))
     order = LAYOUTS[task['layout']]
-    network = twin(network, order).train()
+    network = twin(network, order)
+    network.train()  # mmdet's returns nothing
     image = torch.randn(task['batch'], 3, *task['size']).contiguous(
         memory_format=order)
     step = training_step(network, image)
