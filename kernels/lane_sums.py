@@ -81,7 +81,7 @@ def sums(taps: int, lanes: int, unit: int) -> SimpleNamespace:
                         for s in ti.static(range(ROWS + taps - 1)):
                             u = scratch[at + s]
                             if ti.static(0 <= s < taps):
-                                a0 += weight[w + (s) * size] * u
+                                a0 += weight[w + s * size] * u
                             if ti.static(0 <= s - 1 < taps):
                                 a1 += weight[w + (s - 1) * size] * u
                             if ti.static(0 <= s - 2 < taps):

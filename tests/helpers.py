@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,17 @@ def make_image_folder(root: Path, classes: dict[str, int],
                 (int(width), int(height)), Image.Resampling.BICUBIC).save(path)
             made.append((path, label))
     return made
+
+
+def copy_as_ade20k(shapes: Path, root: Path) -> Path:
+    """Images of shapes in the layout of ADE20K, with names of the classes."""
+    from shiftwise_mm.datasets import SHAPE_CLASSES
+    for split in ('train', 'val'):
+        shutil.copytree(shapes / split, root / 'images' / split)
+        shutil.copytree(shapes / 'semantic' / split,
+                        root / 'annotations' / split)
+    (root / 'classes.txt').write_text('\n'.join(('none', *SHAPE_CLASSES)))
+    return root
 
 
 def published_preprocessing(path: Path, size: int = 256,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from shiftwise_mm.analysis.benchmark.report import write_whole
 from shiftwise_mm.datasets import (
     CocoFolder,
     SegFolder,
@@ -20,7 +21,6 @@ from shiftwise_mm.ops.spec import check_int
 from shiftwise_mm.registry import MODELS
 
 from ._demo_run import check_sparse
-from ._write import write_whole
 from .demo import OWN_DATA_FACTOR, demo_config, run_demo
 from .demo_seg import demo_seg_config, run_demo_seg
 

@@ -13,13 +13,12 @@ from torch import Tensor
 
 from shiftwise_mm.analysis.benchmark.agreement import check_near
 from shiftwise_mm.analysis.benchmark.machine import provenance
-from shiftwise_mm.analysis.benchmark.report import Table
+from shiftwise_mm.analysis.benchmark.report import Table, write_whole
 from shiftwise_mm.analysis.benchmark.timing import Budget, measure
 from shiftwise_mm.datasets import CocoFolder, SegFolder
 from shiftwise_mm.registry import MODELS
 from shiftwise_mm.sparsity import find_targets
 
-from ._write import write_whole
 from .checkpoint_files import read_backbone
 from .demo import image_scale
 from .demo_seg import seg_image_scale

@@ -10,11 +10,10 @@ import mmseg
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, shared_path
+from helpers import ROOT, copy_as_ade20k, shared_path
 from processes import run_forked, run_fresh
 
 from shiftwise_mm.datasets import (
-    SHAPE_CLASSES,
     make_shapes_dataset,
     read_seg_folder,
 )
@@ -37,12 +36,7 @@ def shapes(tmp_path_factory):
 def masks(shapes, tmp_path_factory):
     """The same in the layout of ADE20K, with names of the classes."""
     root = tmp_path_factory.mktemp('masks') / 'own'
-    for split in ('train', 'val'):
-        shutil.copytree(shapes / split, root / 'images' / split)
-        shutil.copytree(shapes / 'semantic' / split,
-                        root / 'annotations' / split)
-    (root / 'classes.txt').write_text('\n'.join(('none', *SHAPE_CLASSES)))
-    return root
+    return copy_as_ade20k(shapes, root)
 
 
 def run_tool(*args, cwd, timeout=600, run=run_forked):

@@ -1,14 +1,12 @@
 """Dense and sparse trainings side by side, through the tool."""
 import json
-import shutil
 
 import pytest
 import torch
-from helpers import ROOT
+from helpers import ROOT, copy_as_ade20k
 from processes import run_forked, run_fresh
 
 from shiftwise_mm.datasets import (
-    SHAPE_CLASSES,
     make_shapes_dataset,
     read_coco_folder,
 )
@@ -38,12 +36,7 @@ def shapes(tmp_path_factory):
 def masks(shapes, tmp_path_factory):
     """The same in the layout of ADE20K."""
     root = tmp_path_factory.mktemp('data') / 'masks'
-    for split in ('train', 'val'):
-        shutil.copytree(shapes / split, root / 'images' / split)
-        shutil.copytree(shapes / 'semantic' / split,
-                        root / 'annotations' / split)
-    (root / 'classes.txt').write_text('\n'.join(('none', *SHAPE_CLASSES)))
-    return root
+    return copy_as_ade20k(shapes, root)
 
 
 def run_tool(*args, cwd, run=run_forked):

@@ -6,7 +6,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-__all__ = ['Goal', 'Report', 'Table', 'write_json']
+__all__ = ['Goal', 'Report', 'Table', 'write_json', 'write_whole']
 
 
 @dataclass
@@ -115,6 +115,20 @@ class Report:
         return '\n'.join(parts).rstrip() + '\n'
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text file, which appears whole or not at all.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        temporary.write_text(text, 'utf-8')
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_json(report: Report, path: str | Path) -> None:
     """Writes a report with raw values: seconds, bytes, ratios.
 
@@ -123,13 +137,7 @@ def write_json(report: Report, path: str | Path) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    path = Path(path)
     content = asdict(report)
     for goal, written in zip(report.goals, content['goals'], strict=True):
         written['met'] = goal.met
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        temporary.write_text(json.dumps(content, indent=1) + '\n')
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(Path(path), json.dumps(content, indent=1) + '\n')
