@@ -26,18 +26,18 @@ from functools import cache
 from .lane_sums import sums
 from .lane_transforms import transforms
 from .lane_weights import weights
-from .lanes import ROWS, layout, movers
+from .lanes import MASKS, ROWS, layout, movers
 
 __all__ = ['forward_kernel', 'backward_kernel', 'LISTS', 'SIZES']
 
 LISTS = 'vih'  # the order of the lists: two down the columns, one along rows
 SIZES = ('share', 'floats', 'items', 'parts', 'images', 'groups_v',
-         'groups_h', 'channels', 'height', 'units', 'reps', 'uses', 'taps',
+         'groups_h', 'channels', 'height', 'quads', 'reps', 'uses', 'taps',
          'wanted', 'need_x', 'need_weight')
 
 
 @cache
-def forward_kernel(taps: int, lanes: int, unit: int):
+def forward_kernel(taps: int, lanes: int):
     """Compiles the forward kernel.
 
     What is wanted is told at run time: compiling takes seconds.
@@ -45,52 +45,51 @@ def forward_kernel(taps: int, lanes: int, unit: int):
     Args:
         taps (int): ``N``, 3 or 5.
         lanes (int): Vector width, 8 or 16.
-        unit (int): Floats that are moved at a time, 4 or 8; divides ``W``.
     """
     import taichi as ti
-    types = layout(taps, lanes, unit)
+    types = layout(taps, lanes)
     size, pad = types.size, types.pad
     move, change, walk, kernel = (
-        make(taps, lanes, unit)
+        make(taps, lanes)
         for make in (movers, transforms, sums, weights))
     products = taps * size
 
     @ti.kernel
     def fused_forward(
-            x: types.Units,  # (B, C, H, W), as the next three
-            out_v: types.Units, out_i: types.Units, out_h: types.Units,
+            x: types.Quads,  # (B, C, H, W), as the next three
+            out_v: types.Quads, out_i: types.Quads, out_h: types.Quads,
             small: types.Floats,  # (C * k, N, N)
             table: types.Ints,  # start, offset and source of Taps
             mask: types.Masks,  # (groups, MASKS)
+            places: types.Ints,  # of lanes, to read from and to write to
             sizes: types.Ints,
-            scratch: types.Vectors,  # and the same memory in other shapes
-            units: types.Units, rows_v: types.ManyV, rows_h: types.ManyH,
-            floats: types.Floats, tasks: ti.i32):
+            scratch: types.Vectors,
+            floats: types.Floats,  # the same memory
+            tasks: ti.i32):
         # Taichi gives a core at least 512 turns of a loop.
         for turn in range(512 * tasks):
             if (turn & 511) == 0:
                 task = turn >> 9
                 share, items, parts = sizes[0], sizes[2], sizes[3]
                 images, groups_v, groups_h = sizes[4], sizes[5], sizes[6]
-                C, H, WU, reps = sizes[7], sizes[8], sizes[9], sizes[10]
+                C, H, width, reps = sizes[7], sizes[8], sizes[9], sizes[10]
                 wanted = sizes[13]
                 offset = 3 * C + 1
                 source = offset + table[3 * C]
                 each = (items + tasks - 1) // tasks
-                longest = ti.max((H + unit - 1) // unit, WU) * unit
-                stage = task * share * (lanes // unit)
-                edge = stage + 4 * longest * (lanes // unit)
-                rows = (task * share + 4 * longest +
-                        2 * longest * unit // lanes)
-                plane = rows + 4 * unit
+                longest = (ti.max(H, 4 * width) + ROWS - 1) // ROWS * ROWS
+                tiles = task * share
+                edge = (tiles + 4 * longest) * lanes
+                plane = tiles + 4 * longest + 4 * longest // lanes
                 weight = ((task + 1) * share) * lanes - sizes[1]
+                writes = lanes * (groups_v + 4 * groups_h)
                 now, cleared = -1, 0
                 for half in range(2 * task * each,
                                   2 * ti.min(items, task * each + each)):
                     item, d = half // 2, half % 2
                     c = item // parts
-                    step = C * H * WU
-                    base = item % parts * images * step + c * H * WU
+                    step = C * H * width
+                    base = item % parts * images * step + c * H * width
                     if c != now:
                         now = c
                         kernel.make(small, table, c, C, reps, source, -1,
@@ -98,7 +97,7 @@ def forward_kernel(taps: int, lanes: int, unit: int):
                     length = H
                     first_group, last_group = 0, groups_v
                     if d == 1:
-                        length = WU * unit
+                        length = 4 * width
                         first_group = groups_v
                         last_group = groups_v + groups_h
                     # Without any tap in a direction a channel is zeros.
@@ -108,21 +107,27 @@ def forward_kernel(taps: int, lanes: int, unit: int):
                     if d == 1:
                         some = table[2 * C + c + 1] - table[2 * C + c]
                     if wanted & (3 + d) != 0:
-                        blocks = (length + unit - 1) // unit
                         padded = (length + ROWS - 1) // ROWS * ROWS
                         height = padded + 2 * pad
                         result = plane + size * height
                         for g in range(first_group, last_group):
                             tile = (g - first_group) * lanes
+                            near, far = g > first_group, g < last_group - 1
+                            place = g * lanes + d * 3 * tile
                             if some > 0:
-                                move.fetch(x, base, d, H, WU, images, step,
-                                           tile, units, stage, edge)
-                                change.to_planes(
-                                    rows_v, rows_h, stage, d, blocks, mask, g,
-                                    scratch, rows, plane, height, length,
-                                    floats, edge * unit, g > first_group,
-                                    g < last_group - 1, False, 0, 0, 1, 0,
-                                    cleared != length)
+                                if d == 0:
+                                    move.load_v(x, base, width, H, places,
+                                                place, tile, near, far,
+                                                scratch, tiles, floats, edge)
+                                else:
+                                    move.load_h(x, base, width, H, places,
+                                                place, tile, near, far, mask,
+                                                g * MASKS, scratch, tiles,
+                                                floats, edge)
+                                change.to_products(
+                                    scratch, tiles, length, mask,
+                                    g * MASKS + 4, floats, edge, plane,
+                                    height, cleared != length)
                                 cleared = length
                             at = weight + d * down * products
                             for s in range(2 * d, 2 + d):
@@ -133,65 +138,69 @@ def forward_kernel(taps: int, lanes: int, unit: int):
                                         floats, at, table, offset, first,
                                         last, scratch, plane, height, length,
                                         result, padded, 0)
-                                    change.from_plane(
-                                        scratch, result, padded, d, blocks,
-                                        rows, rows_v, rows_h, stage)
+                                    change.from_products(
+                                        scratch, result, padded, length,
+                                        tiles)
                                     if s == 0:
-                                        move.deliver(units, stage, 0, H, WU,
-                                                     images, step, tile, out_v,
-                                                     base, 0)
+                                        move.store_v(
+                                            scratch, tiles, H, places,
+                                            writes + place, out_v, base,
+                                            width, False)
                                     elif s == 1:
-                                        move.deliver(units, stage, 0, H, WU,
-                                                     images, step, tile, out_i,
-                                                     base, 0)
+                                        move.store_v(
+                                            scratch, tiles, H, places,
+                                            writes + place, out_i, base,
+                                            width, False)
                                     else:
-                                        move.deliver(units, stage, 1, H, WU,
-                                                     images, step, tile, out_h,
-                                                     base, 0)
+                                        move.store_h(
+                                            scratch, tiles, places,
+                                            writes + place, out_h, base,
+                                            width, False)
                                 at += (last - first) * products
 
     return fused_forward
 
 
 @cache
-def backward_kernel(taps: int, lanes: int, unit: int):
+def backward_kernel(taps: int, lanes: int):
     """Compiles the kernel of the gradients.
 
     The gradient of ``x`` is the same convolution with flipped taps; the one
     of the weights correlates the products, and is given for each of them.
 
     Args:
-        taps, lanes, unit: As for :func:`forward_kernel`.
+        taps, lanes: As for :func:`forward_kernel`.
     """
     import taichi as ti
-    types = layout(taps, lanes, unit)
+    types = layout(taps, lanes)
     size, pad = types.size, types.pad
     move, change, walk, kernel = (
-        make(taps, lanes, unit)
+        make(taps, lanes)
         for make in (movers, transforms, sums, weights))
     area, products = taps * taps, taps * size
 
     @ti.kernel
     def fused_backward(
-            x: types.Units,  # (B, C, H, W), as the next four
-            grad_v: types.Units, grad_i: types.Units, grad_h: types.Units,
-            grad_x: types.Units,
+            x: types.Quads,  # (B, C, H, W), as the next four
+            grad_v: types.Quads, grad_i: types.Quads, grad_h: types.Quads,
+            grad_x: types.Quads,
             small: types.Floats,  # (C * k, N, N), as the next
             grad: types.Floats,
             table: types.Ints,  # all of Taps
             grads: types.Floats,  # (parts, entries, N, a), (entries, N, N)
             mask: types.Masks,  # (groups, MASKS)
+            places: types.Ints,  # of lanes, to read from and to write to
             sizes: types.Ints,
-            scratch: types.Vectors,  # and the same memory in other shapes
-            units: types.Units, rows_v: types.ManyV, rows_h: types.ManyH,
-            floats: types.Floats, tasks: ti.i32):
+            scratch: types.Vectors,
+            floats: types.Floats,  # the same memory
+            tasks: ti.i32):
         # Taichi gives a core at least 512 turns of a loop.
         for turn in range(512 * tasks):
             if (turn & 511) == 0:
                 task = turn >> 9
                 share, items, parts = sizes[0], sizes[2], sizes[3]
                 images, groups_v, groups_h = sizes[4], sizes[5], sizes[6]
-                C, H, WU, reps = sizes[7], sizes[8], sizes[9], sizes[10]
+                C, H, width, reps = sizes[7], sizes[8], sizes[9], sizes[10]
                 wanted, need_x, need_weight = sizes[13], sizes[14], sizes[15]
                 entries = table[3 * C]
                 offset = 3 * C + 1
@@ -199,20 +208,19 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                 flipped = source + entries * reps
                 offset_x = flipped + entries
                 each = (items + tasks - 1) // tasks
-                longest = ti.max((H + unit - 1) // unit, WU) * unit
-                stage = task * share * (lanes // unit)
-                edge = stage + 4 * longest * (lanes // unit)
-                rows = (task * share + 4 * longest +
-                        2 * longest * unit // lanes)
-                plane = rows + 4 * unit
+                longest = (ti.max(H, 4 * width) + ROWS - 1) // ROWS * ROWS
+                tiles = task * share
+                edge = (tiles + 4 * longest) * lanes
+                plane = tiles + 4 * longest + 4 * longest // lanes
                 weight = ((task + 1) * share) * lanes - sizes[1]
-                now, cleared, cleared_x = -1, 0, 0
+                writes = lanes * (groups_v + 4 * groups_h)
+                now, cleared, cleared_x, cleared_g = -1, 0, 0, 0
                 for half in range(2 * task * each,
                                   2 * ti.min(items, task * each + each)):
                     item, d = half // 2, half % 2
                     c = item // parts
-                    step = C * H * WU
-                    base = item % parts * images * step + c * H * WU
+                    step = C * H * width
+                    base = item % parts * images * step + c * H * width
                     grads_at = item % parts * entries * products
                     if need_x and c != now:
                         now = c
@@ -221,7 +229,7 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                     length = H
                     first_group, last_group = 0, groups_v
                     if d == 1:
-                        length = WU * unit
+                        length = 4 * width
                         first_group = groups_v
                         last_group = groups_v + groups_h
                     # Without any tap in a direction a channel adds nothing.
@@ -230,7 +238,6 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                     some = down
                     if d == 1:
                         some = table[2 * C + c + 1] - table[2 * C + c]
-                    blocks = (length + unit - 1) // unit
                     padded = (length + ROWS - 1) // ROWS * ROWS
                     height = padded + 2 * pad
                     result = plane + size * height
@@ -238,16 +245,22 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                     spread = plane_x + size * height
                     for g in range(first_group, last_group):
                         tile = (g - first_group) * lanes
+                        near, far = g > first_group, g < last_group - 1
+                        place = g * lanes + d * 3 * tile
+                        sides = g * MASKS + 4
                         lists = wanted & (3 + d)
                         if need_weight and lists != 0 and some > 0:
-                            move.fetch(x, base, d, H, WU, images, step, tile,
-                                       units, stage, edge)
-                            change.to_planes(rows_v, rows_h, stage, d, blocks,
-                                             mask, g, scratch, rows, plane_x,
-                                             height, length, floats,
-                                             edge * unit, g > first_group,
-                                             g < last_group - 1, False, 0, 0,
-                                             1, 0, cleared_x != length)
+                            if d == 0:
+                                move.load_v(x, base, width, H, places, place,
+                                            tile, near, far, scratch, tiles,
+                                            floats, edge)
+                            else:
+                                move.load_h(x, base, width, H, places, place,
+                                            tile, near, far, mask, g * MASKS,
+                                            scratch, tiles, floats, edge)
+                            change.to_products(scratch, tiles, length, mask,
+                                               sides, floats, edge, plane_x,
+                                               height, cleared_x != length)
                             cleared_x = length
                         at = weight + d * down * products
                         for s in range(2 * d, 2 + d):
@@ -256,25 +269,32 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                             if wanted >> s & 1:
                                 if last > first:
                                     if s == 0:
-                                        move.fetch(grad_v, base, 0, H, WU,
-                                                   images, step, tile, units,
-                                                   stage, edge)
+                                        move.load_v(
+                                            grad_v, base, width, H, places,
+                                            place, tile, near, far, scratch,
+                                            tiles, floats, edge)
                                     elif s == 1:
-                                        move.fetch(grad_i, base, 0, H, WU,
-                                                   images, step, tile, units,
-                                                   stage, edge)
+                                        move.load_v(
+                                            grad_i, base, width, H, places,
+                                            place, tile, near, far, scratch,
+                                            tiles, floats, edge)
                                     else:
-                                        move.fetch(grad_h, base, 1, H, WU,
-                                                   images, step, tile, units,
-                                                   stage, edge)
-                                    change.to_planes(
-                                        rows_v, rows_h, stage, d, blocks,
-                                        mask, g, scratch, rows, plane, height,
-                                        length, floats, edge * unit,
-                                        g > first_group, g < last_group - 1,
-                                        True, spread, padded + 8, need_x,
-                                        need_weight, cleared != length)
+                                        move.load_h(
+                                            grad_h, base, width, H, places,
+                                            place, tile, near, far, mask,
+                                            g * MASKS, scratch, tiles,
+                                            floats, edge)
+                                    if need_weight:
+                                        change.to_spread(
+                                            scratch, tiles, length, mask,
+                                            g * MASKS, spread, padded + 8,
+                                            cleared_g != length)
+                                        cleared_g = length
                                     if need_x:
+                                        change.to_products(
+                                            scratch, tiles, length, mask,
+                                            sides, floats, edge, plane,
+                                            height, cleared != length)
                                         cleared = length
                                 if need_weight:
                                     walk.correlate(
@@ -292,11 +312,16 @@ def backward_kernel(taps: int, lanes: int, unit: int):
                         # The first direction writes, the other adds.
                         adds = d == 1 and wanted & 3 != 0
                         if need_x and lists != 0 and (some > 0 or not adds):
-                            change.from_plane(scratch, result, padded, d,
-                                              blocks, rows, rows_v, rows_h,
-                                              stage)
-                            move.deliver(units, stage, d, H, WU, images, step,
-                                         tile, grad_x, base, adds)
+                            change.from_products(scratch, result, padded,
+                                                 length, tiles)
+                            if d == 0:
+                                move.store_v(scratch, tiles, H, places,
+                                             writes + place, grad_x, base,
+                                             width, adds)
+                            else:
+                                move.store_h(scratch, tiles, places,
+                                             writes + place, grad_x, base,
+                                             width, adds)
         for turn in range(512 * tasks):
             if (turn & 511) == 0 and sizes[15]:
                 task = turn >> 9

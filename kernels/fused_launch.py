@@ -59,10 +59,22 @@ class Taps(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """Which tile a lane holds."""
+    """Which tile a lane holds, and where it is.
+
+    Attributes:
+        images (int): That share a vector.
+        groups (tuple[int, int]): Vectors of a row of tiles, down the columns
+            and along the rows.
+        mask (Tensor): See :data:`~.lanes.MASKS`.
+        places (Tensor): Quads of the lanes behind the first of a plane: one
+            a vector down the columns, then four a vector along the rows, one
+            for each row of a tile. Once for reading, where a lane without a
+            tile has a place as well, and once for writing, where it has -1.
+    """
     images: int
     groups: tuple[int, int]
     mask: Tensor
+    places: Tensor
 
 
 def _lanes() -> int:
@@ -78,76 +90,78 @@ def _aligned(count: int, dtype: torch.dtype) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def _layout(B: int, H: int, W: int, lanes: int,
-            unit: int) -> _Layout:
-    """Tables of one shape; ``unit`` divides ``W``.
+def _layout(shape: tuple[int, int, int, int], lanes: int) -> _Layout:
+    """Tables of one shape, whose ``W`` is a multiple of ``TILE``.
 
     The tiles of a row follow each other in the lanes, and images with few
     tiles share a vector. A row that is longer takes several vectors.
     """
+    B, C, H, W = shape
     with torch.inference_mode(False), torch.device('cpu'):
-        longest = max(W, H + 3) // 4
+        longest = max(W, H + 3) // TILE
         images = max(p for p in range(1, B + 1)
                      if B % p == 0 and (p == 1 or p * longest <= lanes))
-        parts = []
-        for tiles, down in ((W // 4, True), ((H + 3) // 4, False)):
+        masks, places = [], []
+        for tiles, down in ((W // TILE, True), (-(-H // TILE), False)):
             groups = -(-images * tiles // lanes)
-            number = torch.arange(groups * lanes).view(groups, lanes)
+            number = torch.arange(groups * lanes).view(groups, 1, lanes)
             there = number < images * tiles
             tile = number % tiles
-            inside = there[:, None].expand(-1, 4, -1)
-            if not down:
-                row = tile[:, None] * 4 + torch.arange(4)[:, None]
-                inside = inside & (row < H)
-            before = there & (tile > 0)
-            behind = there & (tile < tiles - 1)
-            lane = torch.arange(lanes)
-            mask = torch.stack([before, behind, before & (lane == 0),
-                                behind & (lane == lanes - 1)], 1)
-            parts.append(torch.cat([inside, mask], 1))
-        mask = torch.cat(parts).int()
+            at = number // tiles * (C * H * W // TILE)
+            if down:
+                inside = there
+                at = at + tile
+            else:
+                row = tile * TILE + torch.arange(TILE).view(1, TILE, 1)
+                inside = there & (row < H)
+                at = at + row * (W // TILE)
+            places.append(torch.where(inside, at, -1).view(-1))
+            masks.append(torch.cat([
+                inside.expand(-1, TILE, -1), there & (tile > 0),
+                there & (tile < tiles - 1)], 1))
+        places = torch.cat(places)
+        places = torch.cat([places.clamp(min=0), places]).int()
+        mask = torch.cat(masks).int()
         aligned = _aligned(mask.numel(), torch.int32).copy_(mask.view(-1))
-        return _Layout(images, tuple(map(len, parts)),
-                       aligned.view(-1, lanes))
+        return _Layout(images, tuple(map(len, masks)),
+                       aligned.view(-1, lanes), places)
 
 
-def _units(tensor: Tensor, width: int, unit: int) -> Tensor:
-    """The tensor ``unit`` floats at a time, copied if it must be."""
+def _quads(tensor: Tensor, width: int) -> Tensor:
+    """The tensor ``TILE`` floats at a time, copied if it must be."""
     if tensor.shape[-1] != width:
         tensor = torch.constant_pad_nd(tensor,
                                        (0, width - tensor.shape[-1]))
     tensor = tensor.contiguous()
-    if tensor.data_ptr() % (4 * unit):
+    if tensor.data_ptr() % (4 * TILE):
         tensor = tensor.clone()
-    return tensor.view(-1, unit)
+    return tensor.view(-1, TILE)
 
 
-_kept: dict[tuple[int, int], tuple[Tensor, ...]] = {}
+_kept: dict[int, tuple[Tensor, Tensor]] = {}
 
 
-def _scratch(floats: int, lanes: int, unit: int) -> tuple[Tensor, ...]:
-    """One memory in all the shapes of the kernels, the floats last.
+def _scratch(floats: int, lanes: int) -> tuple[Tensor, Tensor]:
+    """One memory as vectors and as floats.
 
     Kept: fresh memory would cost as much as a small convolution.
     """
-    views = _kept.get((lanes, unit))
+    views = _kept.get(lanes)
     if views is None or len(views[-1]) < floats:
         with torch.inference_mode(False):
             scratch = _aligned(-(-floats // 1024) * 1024, torch.float32)
-            views = (scratch.view(-1, lanes), scratch.view(-1, unit),
-                     scratch.view(-1, 4 * lanes),
-                     scratch.view(-1, unit * lanes), scratch)
-        _kept[lanes, unit] = views
+            views = scratch.view(-1, lanes), scratch
+        _kept[lanes] = views
     return views
 
 
 class _Plan(NamedTuple):
     """What a launch needs that does not depend on the tensors."""
     lanes: int
-    unit: int
     width: int  # of a row, filled up
     parts: int  # of the weights' gradients, one a few images
     mask: Tensor
+    places: Tensor
     sizes: Tensor
     scratch: int  # floats
     tasks: int
@@ -159,25 +173,22 @@ def _plan(shape: torch.Size, n: int, taps: int, reps: int, uses: int,
           lanes: int) -> _Plan:
     """Sizes of a launch for ``taps`` small kernels a channel."""
     B, C, H, W = shape
-    width = -(-W // 4) * 4
-    unit = 4 if width % 8 else 8
-    layout = _layout(B, H, width, lanes, unit)
+    width = -(-W // TILE) * TILE
+    layout = _layout((B, C, H, width), lanes)
     length = -(-max(H, width) // ROWS) * ROWS
     size = TILE + n - 1
     planes = 4 if need_x or need_weight else 2
     # The products of a channel's entries, and a kernel behind them.
     floats = (2 * taps + 1) * n * size + n * n
     floats = -(-floats // lanes) * lanes
-    # The stage and its edges, a block of rows, the weights, planes.
-    share = (4 * length + 2 * length * unit // lanes + 4 * unit +
-             floats // lanes +
+    # Rows of tiles and what is beside them, planes, the weights.
+    share = (4 * length + 4 * length // lanes + floats // lanes +
              planes * size * (length + 2 * (ROWS + n - 2)))
-    share = -(-share // 8) * 8  # rows of many lanes begin at whole ones
     parts = B // layout.images
     sizes = dict(
         share=share, floats=floats, items=parts * C, parts=parts,
         images=layout.images, groups_v=layout.groups[0],
-        groups_h=layout.groups[1], channels=C, height=H, units=width // unit,
+        groups_h=layout.groups[1], channels=C, height=H, quads=width // TILE,
         reps=reps, uses=uses, taps=taps,
         wanted=sum(1 << fused.LISTS.index(name) for name in outputs),
         need_x=need_x, need_weight=need_weight)
@@ -185,7 +196,7 @@ def _plan(shape: torch.Size, n: int, taps: int, reps: int, uses: int,
         numbers = torch.tensor([sizes[name] for name in fused.SIZES],
                                dtype=torch.int32, device='cpu')
     tasks = _TASKS * threads
-    return _Plan(lanes, unit, width, parts, layout.mask, numbers,
+    return _Plan(lanes, width, parts, layout.mask, layout.places, numbers,
                  tasks * share * lanes, tasks)
 
 
@@ -196,8 +207,8 @@ def _planned(x: Tensor, weight: Tensor, taps: Taps, outputs: str,
     plan = _plan(x.shape, weight.shape[-1], len(weight) // x.shape[1],
                  taps.source.shape[1], taps.used.shape[1], outputs, need_x,
                  need_weight, torch.get_num_threads(), _lanes())
-    return plan, (plan.mask, plan.sizes,
-                  *_scratch(plan.scratch, plan.lanes, plan.unit), plan.tasks)
+    return plan, (plan.mask, plan.places, plan.sizes,
+                  *_scratch(plan.scratch, plan.lanes), plan.tasks)
 
 
 def forward(x: Tensor, weight: Tensor, taps: Taps,
@@ -217,16 +228,16 @@ def forward(x: Tensor, weight: Tensor, taps: Taps,
     if not B:
         return [x.new_empty(x.shape) for _ in outputs]
     plan, arguments = _planned(x, weight, taps, outputs)
-    width, unit = plan.width, plan.unit
+    width = plan.width
     out = [x.new_empty(B, C, H, width) for _ in outputs]
-    source = _units(x, width, unit)
+    source = _quads(x, width)
     given = {
-        name: o.view(-1, unit)
+        name: o.view(-1, TILE)
         for name, o in zip(outputs, out, strict=True)
     }
     with runtime.launching(x.device):
         launcher.call(
-            fused.forward_kernel(weight.shape[-1], plan.lanes, unit), source,
+            fused.forward_kernel(weight.shape[-1], plan.lanes), source,
             *(given.get(name, source) for name in fused.LISTS),
             weight.view(-1), taps.table, *arguments)
     return [o if W == width else o[..., :W].contiguous() for o in out]
@@ -248,21 +259,21 @@ def backward(grads: list[Tensor], x: Tensor, weight: Tensor, taps: Taps,
         return (x.new_empty(x.shape if need_x else 0),
                 torch.zeros_like(weight) if need_weight else x.new_empty(0))
     plan, arguments = _planned(x, weight, taps, outputs, need_x, need_weight)
-    width, unit = plan.width, plan.unit
+    width = plan.width
     grad_x = x.new_empty((B, C, H, width) if need_x else 0)
     grad = weight.new_empty(weight.shape if need_weight else 0)
     entries = taps.offset.numel() if need_weight else 0
     sums = x.new_empty(entries * n * (plan.parts * (TILE + n - 1) + n))
     given = {
-        name: _units(g, width, unit)
+        name: _quads(g, width)
         for name, g in zip(outputs, grads, strict=True)
     }
     spare = given[outputs[0]]
-    source = _units(x, width, unit) if need_weight else spare
-    target = grad_x.view(-1, unit) if need_x else spare
+    source = _quads(x, width) if need_weight else spare
+    target = grad_x.view(-1, TILE) if need_x else spare
     with runtime.launching(x.device):
         launcher.call(
-            fused.backward_kernel(n, plan.lanes, unit), source,
+            fused.backward_kernel(n, plan.lanes), source,
             *(given.get(name, spare) for name in fused.LISTS), target,
             weight.view(-1), grad.view(-1), taps.table, sums, *arguments)
     if need_x and W != width:

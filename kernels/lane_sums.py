@@ -9,10 +9,10 @@ __all__ = ['sums']
 
 
 @cache
-def sums(taps: int, lanes: int, unit: int) -> SimpleNamespace:
+def sums(taps: int, lanes: int) -> SimpleNamespace:
     """Device functions that walk the taps."""
     import taichi as ti
-    types = layout(taps, lanes, unit)
+    types = layout(taps, lanes)
     size, pad, vec = types.size, types.pad, types.vec
     oct_ = ti.types.vector(8, ti.f32)
     quad = ti.types.vector(4, ti.f32)
@@ -30,18 +30,16 @@ def sums(taps: int, lanes: int, unit: int) -> SimpleNamespace:
         ``weight_at`` is where the weights of the first are. Where ``add`` is
         set they are added to what is there.
         """
-        for q in range(size):
-            begin = first
-            end = first
-            for block in range(result_height // ROWS):
-                top = block * ROWS
-                # Taps that touch no row of the block cost nothing.
-                while begin < last and \
-                        top + table[offset + begin] >= length:
-                    begin += 1
-                while end < last and \
-                        top + table[offset + end] + pad >= 0:
-                    end += 1
+        begin = first
+        end = first
+        for block in range(result_height // ROWS):
+            top = block * ROWS
+            # Taps that touch no row of the block cost nothing.
+            while begin < last and top + table[offset + begin] >= length:
+                begin += 1
+            while end < last and top + table[offset + end] + pad >= 0:
+                end += 1
+            for q in range(size):
                 a0, a1, a2, a3 = vec(0.0), vec(0.0), vec(0.0), vec(0.0)
                 a4, a5, a6, a7 = vec(0.0), vec(0.0), vec(0.0), vec(0.0)
                 out = result + q * result_height + top

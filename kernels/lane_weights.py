@@ -9,10 +9,10 @@ __all__ = ['weights']
 
 
 @cache
-def weights(taps: int, lanes: int, unit: int) -> SimpleNamespace:
+def weights(taps: int, lanes: int) -> SimpleNamespace:
     """Device functions on one ``N x N`` kernel at a time."""
     import taichi as ti
-    types = layout(taps, lanes, unit)
+    types = layout(taps, lanes)
     size, area = types.size, taps * taps
     G = types.matrices[1]
 

@@ -1,4 +1,10 @@
-"""Vector types of the fused kernel, and the way in and out of its layout."""
+"""Vector types of the fused kernel, and the way in and out of its layout.
+
+Everything moves as *quads*, four neighbours of a row. A vector's lanes each
+name one (``places``), so images that share a vector, the end of a row and the
+two directions differ in a table only. Down the columns a quad is a tile; along
+the rows the quads of four columns are read from each of a tile's rows.
+"""
 # No `from __future__ import annotations`: Taichi reads the annotations.
 from functools import cache
 from types import SimpleNamespace
@@ -7,15 +13,15 @@ from .cook_toom import matrices
 
 __all__ = ['TILE', 'ROWS', 'MASKS', 'layout', 'movers']
 
-TILE = 4  # outputs of a tile across the shift
+TILE = 4  # outputs of a tile across the shift, and floats that move together
 ROWS = 8  # output rows whose sums are kept in registers
 # Of lanes, for each vector: inside the image at four places of a tile, with a
-# neighbour before and behind, with one before and behind in another vector.
-MASKS = 8
+# neighbour before and behind.
+MASKS = 6
 
 
 @cache
-def layout(taps: int, lanes: int, unit: int) -> SimpleNamespace:
+def layout(taps: int, lanes: int) -> SimpleNamespace:
     """Sizes and Taichi types.
 
     A row of *tiles*, ``TILE`` neighbours across the shift, is held one tile a
@@ -26,165 +32,212 @@ def layout(taps: int, lanes: int, unit: int) -> SimpleNamespace:
     Args:
         taps (int): ``N``, 3 or 5.
         lanes (int): Vector width, 8 or 16.
-        unit (int): Floats that are moved at a time, 4 or 8.
     """
     import taichi as ti
     vector, array = ti.types.vector, ti.types.ndarray
-    # A row of tiles down the columns, and so many columns along the rows.
-    many_v = vector(4 * lanes, ti.f32)
-    many_h = vector(unit * lanes, ti.f32)
     vec = vector(lanes, ti.f32)
     return SimpleNamespace(
-        taps=taps, lanes=lanes, unit=unit, matrices=matrices(TILE, taps),
+        taps=taps, lanes=lanes, matrices=matrices(TILE, taps),
         size=TILE + taps - 1, halo=taps // 2, pad=ROWS + taps - 2, vec=vec,
-        many_v=many_v, many_h=many_h,
         Floats=array(dtype=ti.f32, ndim=1), Ints=array(dtype=ti.i32, ndim=1),
         Vectors=array(dtype=vec, ndim=1),
         Masks=array(dtype=vector(lanes, ti.i32), ndim=1),
-        Units=array(dtype=vector(unit, ti.f32), ndim=1),
-        ManyV=array(dtype=many_v, ndim=1), ManyH=array(dtype=many_h, ndim=1))
+        Quads=array(dtype=vector(TILE, ti.f32), ndim=1))
 
 
 @cache
-def movers(taps: int, lanes: int, unit: int) -> SimpleNamespace:
-    """Device functions between tensors and rows of tiles."""
+def movers(taps: int, lanes: int) -> SimpleNamespace:
+    """Device functions between tensors and rows of tiles.
+
+    Rows of tiles lie in the scratch as four vectors each, one a place within
+    the tile. ``base`` is the first quad of a plane, ``width`` the quads of
+    its rows, ``at`` the first of a vector's ``places``. Beside a row of
+    tiles ``edge`` has four floats, of tiles in other vectors: the nearest two
+    before (the next first) and the nearest two behind.
+    """
     import taichi as ti
-    types = layout(taps, lanes, unit)
-    vec, vec_unit = types.vec, ti.types.vector(unit, ti.f32)
-    many_v, many_h = types.many_v, types.many_h
-    per_row = 4 * lanes // unit
+    types = layout(taps, lanes)
+    vec, quad = types.vec, ti.types.vector(TILE, ti.f32)
+    blocks = lanes // 4
 
     @ti.func
-    def fetch(source: ti.template(), base, d, H, WU, images, step, first,
-              units: ti.template(), stage, edge):
-        """Rows of tiles as they lie in memory, from tile ``first`` on.
+    def low_pairs(a, b):
+        """``a0 b0 a1 b1`` of each four lanes."""
+        return vec([v[4 * i + j] for i in ti.static(range(blocks))
+                    for j in ti.static(range(2)) for v in ti.static((a, b))])
 
-        For ``d = 0`` a unit holds columns of tiles, for ``d = 1`` as many
-        columns of one row of a tile. Images are ``step`` apart, and only
-        where they are whole are there several. Where a row of tiles goes on,
-        its neighbours come to ``edge``: for ``d = 0`` the unit before and
-        the one behind, for ``d = 1`` two rows before and two behind, those
-        next to the tiles first.
+    @ti.func
+    def high_pairs(a, b):
+        """``a2 b2 a3 b3`` of each four lanes."""
+        return vec([v[4 * i + j] for i in ti.static(range(blocks))
+                    for j in ti.static((2, 3)) for v in ti.static((a, b))])
+
+    @ti.func
+    def firsts(a, b):
+        """``a0 a1 b0 b1`` of each four lanes."""
+        return vec([v[4 * i + j] for i in ti.static(range(blocks))
+                    for v in ti.static((a, b)) for j in ti.static(range(2))])
+
+    @ti.func
+    def lasts(a, b):
+        """``a2 a3 b2 b3`` of each four lanes."""
+        return vec([v[4 * i + j] for i in ti.static(range(blocks))
+                    for v in ti.static((a, b)) for j in ti.static((2, 3))])
+
+    @ti.func
+    def turned(a, b, c, d):
+        """The transpose of each four lanes of four vectors; its own inverse.
+
+        Of two vectors at a time: of more LLVM makes single moves.
         """
-        if d == 0:
-            begin = first * 4 // unit
-            high = ti.min(begin + per_row, WU)
-            for r in range(H):
-                for p in range(images):
-                    to = stage + r * per_row + p * WU - begin
-                    frm = base + p * step + r * WU
-                    for t in range(begin, high):
-                        units[to + t] = source[frm + t]
-            for r in range(H):
-                if begin > 0:
-                    units[edge + 2 * r] = source[base + r * WU + begin - 1]
-                if high < WU:
-                    units[edge + 2 * r + 1] = source[base + r * WU + high]
+        ab, cd = low_pairs(a, b), low_pairs(c, d)
+        ab2, cd2 = high_pairs(a, b), high_pairs(c, d)
+        return firsts(ab, cd), lasts(ab, cd), firsts(ab2, cd2), lasts(
+            ab2, cd2)
+
+    @ti.func
+    def joined(source: ti.template(), frm, places: ti.template(), at,
+               k: ti.template()):
+        """The quads of the lanes ``k, k + 4, ...``, one behind the other."""
+        p0 = source[frm + places[at + k]]
+        p1 = source[frm + places[at + k + 4]]
+        if ti.static(lanes == 8):
+            return vec([p[i] for p in ti.static((p0, p1))
+                        for i in ti.static(range(4))])
         else:
-            tiles = (H + 3) // 4
-            for r in range(WU * 4):
-                j = r % 4
-                high = ti.min(first + lanes, (H - j + 3) // 4)
-                for p in range(images):
-                    to = stage + r * lanes + p * tiles - first
-                    frm = base + p * step + r // 4 + j * WU
-                    for t in range(first, high):
-                        units[to + t] = source[frm + t * 4 * WU]
-            above, below = first * 4 - 1, (first + lanes) * 4
-            for c in range(WU):
-                at = edge + c * 4
-                if first > 0:
-                    units[at] = source[base + above * WU + c]
-                    units[at + 1] = source[base + (above - 1) * WU + c]
-                if below < H:
-                    units[at + 2] = source[base + below * WU + c]
-                    units[at + 3] = vec_unit(0.0)
-                    if below + 1 < H:
-                        units[at + 3] = source[base + (below + 1) * WU + c]
+            p2 = source[frm + places[at + k + 8]]
+            p3 = source[frm + places[at + k + 12]]
+            return vec([p[i] for p in ti.static((p0, p1, p2, p3))
+                        for i in ti.static(range(4))])
 
     @ti.func
-    def unpack_v(rows_v: ti.template(), stage, block, i, inside):
-        """A row of tiles down the columns: a vector for each place."""
-        v = rows_v[stage * unit // (4 * lanes) + block * unit + i]
-        x0 = vec([v[4 * lane] for lane in ti.static(range(lanes))])
-        x1 = vec([v[4 * lane + 1] for lane in ti.static(range(lanes))])
-        x2 = vec([v[4 * lane + 2] for lane in ti.static(range(lanes))])
-        x3 = vec([v[4 * lane + 3] for lane in ti.static(range(lanes))])
-        return (ti.select(inside, x0, 0.0), ti.select(inside, x1, 0.0),
-                ti.select(inside, x2, 0.0), ti.select(inside, x3, 0.0))
+    def gather(source: ti.template(), frm, places: ti.template(), at):
+        """Four vectors, each with one element of every lane's quad."""
+        return turned(joined(source, frm, places, at, 0),
+                      joined(source, frm, places, at, 1),
+                      joined(source, frm, places, at, 2),
+                      joined(source, frm, places, at, 3))
 
     @ti.func
-    def unpack_h(rows_h: ti.template(), stage, block, mask: ti.template(),
-                 group, scratch: ti.template(), rows):
-        """``unit`` rows of tiles along the rows, into the scratch."""
+    def put(v, lane: ti.template(), target: ti.template(), to,
+            places: ti.template(), at, add):
+        """Four lanes of a vector into the quad that one of them names."""
+        place = places[at]
+        if place >= 0:
+            q = quad([v[lane + i] for i in ti.static(range(4))])
+            if add:
+                q += target[to + place]
+            target[to + place] = q
+
+    @ti.func
+    def scatter(x0, x1, x2, x3, target: ti.template(), to,
+                places: ti.template(), at, add):
+        """The reverse of :func:`gather`; places below zero get nothing."""
+        p0, p1, p2, p3 = turned(x0, x1, x2, x3)
+        for block in ti.static(range(blocks)):
+            put(p0, 4 * block, target, to, places, at + 4 * block, add)
+            put(p1, 4 * block, target, to, places, at + 4 * block + 1, add)
+            put(p2, 4 * block, target, to, places, at + 4 * block + 2, add)
+            put(p3, 4 * block, target, to, places, at + 4 * block + 3, add)
+
+    @ti.func
+    def load_v(source: ti.template(), base, width, length,
+               places: ti.template(), at, first, near, far,
+               scratch: ti.template(), tiles, floats: ti.template(), edge):
+        """Rows of tiles down the columns, from tile ``first`` of a row on.
+
+        The row has tiles in other vectors before and behind where ``near``
+        and ``far`` say so.
+        """
+        for r in range(length):
+            frm = base + r * width
+            x0, x1, x2, x3 = gather(source, frm, places, at)
+            row = tiles + 4 * r
+            scratch[row], scratch[row + 1] = x0, x1
+            scratch[row + 2], scratch[row + 3] = x2, x3
+        if near:
+            for r in range(length):
+                q = source[base + r * width + first - 1]
+                floats[edge + 4 * r] = q[3]
+                floats[edge + 4 * r + 1] = q[2]
+        if far:
+            for r in range(length):
+                q = source[base + r * width + first + lanes]
+                floats[edge + 4 * r + 2] = q[0]
+                floats[edge + 4 * r + 3] = q[1]
+
+    @ti.func
+    def beside(source: ti.template(), frm, floats: ti.template(), to):
+        q = source[frm]
+        for i in ti.static(range(4)):
+            floats[to + 4 * i] = q[i]
+
+    @ti.func
+    def load_h(source: ti.template(), base, width, height,
+               places: ti.template(), at, first, near, far,
+               mask: ti.template(), inside, scratch: ti.template(), tiles,
+               floats: ti.template(), edge):
+        """Rows of tiles along the rows; ``first`` is the first tile's number.
+
+        Zero where there is no row of the image (``mask`` from ``inside`` on).
+        """
         for j in range(4):
-            inside = mask[group * MASKS + j]
-            v = rows_h[stage // lanes + block * 4 + j]
-            for i in ti.static(range(unit)):
-                u = vec([v[unit * lane + i]
-                         for lane in ti.static(range(lanes))])
-                scratch[rows + i * 4 + j] = ti.select(inside, u, 0.0)
+            there = mask[inside + j]
+            for c in range(width):
+                x0, x1, x2, x3 = gather(source, base + c, places,
+                                        at + j * lanes)
+                to = tiles + 16 * c + j
+                scratch[to] = ti.select(there, x0, 0.0)
+                scratch[to + 4] = ti.select(there, x1, 0.0)
+                scratch[to + 8] = ti.select(there, x2, 0.0)
+                scratch[to + 12] = ti.select(there, x3, 0.0)
+        if near:
+            for c in range(width):
+                above, to = base + (4 * first - 1) * width + c, edge + 16 * c
+                beside(source, above, floats, to)
+                beside(source, above - width, floats, to + 1)
+        if far:
+            below = 4 * (first + lanes)
+            for c in range(width):
+                frm, to = base + below * width + c, edge + 16 * c + 2
+                beside(source, frm, floats, to)
+                if below + 1 < height:
+                    beside(source, frm + width, floats, to + 1)
+                else:
+                    for i in ti.static(range(4)):
+                        floats[to + 1 + 4 * i] = 0.0
 
     @ti.func
-    def pack_v(x0, x1, x2, x3, rows_v: ti.template(), stage, block, i):
-        """The reverse of :func:`unpack_v`, without the mask."""
-        rows_v[stage * unit // (4 * lanes) + block * unit + i] = many_v(
-            [x[lane] for lane in ti.static(range(lanes))
-             for x in ti.static((x0, x1, x2, x3))])
+    def store_v(scratch: ti.template(), tiles, length, places: ti.template(),
+                at, target: ti.template(), base, width, add):
+        """The reverse of :func:`load_v`; with ``add`` to what is there."""
+        for r in range(length):
+            row = tiles + 4 * r
+            scatter(scratch[row], scratch[row + 1], scratch[row + 2],
+                    scratch[row + 3], target, base + r * width, places, at,
+                    add)
 
     @ti.func
-    def pack_h(scratch: ti.template(), rows, rows_h: ti.template(), stage,
-               block):
-        """The reverse of :func:`unpack_h`, without the mask."""
+    def store_h(scratch: ti.template(), tiles, places: ti.template(), at,
+                target: ti.template(), base, width, add):
+        """The reverse of :func:`load_h`; with ``add`` to what is there."""
         for j in range(4):
-            b0 = scratch[rows + j]
-            b1 = scratch[rows + 4 + j]
-            b2 = scratch[rows + 8 + j]
-            b3 = scratch[rows + 12 + j]
-            if ti.static(unit == 4):
-                rows_h[stage // lanes + block * 4 + j] = many_h([
-                    b[lane] for lane in ti.static(range(lanes))
-                    for b in ti.static((b0, b1, b2, b3))
-                ])
-            else:
-                b4 = scratch[rows + 16 + j]
-                b5 = scratch[rows + 20 + j]
-                b6 = scratch[rows + 24 + j]
-                b7 = scratch[rows + 28 + j]
-                rows_h[stage // lanes + block * 4 + j] = many_h([
-                    b[lane] for lane in ti.static(range(lanes))
-                    for b in ti.static((b0, b1, b2, b3, b4, b5, b6, b7))
-                ])
+            for c in range(width):
+                row = tiles + 16 * c + j
+                scatter(scratch[row], scratch[row + 4], scratch[row + 8],
+                        scratch[row + 12], target, base + c, places,
+                        at + j * lanes, add)
 
     @ti.func
-    def move(units: ti.template(), frm, target: ti.template(), to, add):
-        v = units[frm]
-        if add:
-            v += target[to]
-        target[to] = v
+    def before(v, edge):
+        """Of each lane the value of the one before; of the first ``edge``."""
+        return vec([edge] + [v[lane] for lane in ti.static(range(lanes - 1))])
 
     @ti.func
-    def deliver(units: ti.template(), stage, d, H, WU, images, step, first,
-                target: ti.template(), base, add):
-        """The reverse of :func:`fetch`, without the edges."""
-        if d == 0:
-            begin = first * 4 // unit
-            for r in range(H):
-                for p in range(images):
-                    frm = stage + r * per_row + p * WU - begin
-                    to = base + p * step + r * WU
-                    for t in range(begin, ti.min(begin + per_row, WU)):
-                        move(units, frm + t, target, to + t, add)
-        else:
-            tiles = (H + 3) // 4
-            for r in range(WU * 4):
-                j = r % 4
-                high = ti.min(first + lanes, (H - j + 3) // 4)
-                for p in range(images):
-                    frm = stage + r * lanes + p * tiles - first
-                    to = base + p * step + r // 4 + j * WU
-                    for t in range(first, high):
-                        move(units, frm + t, target, to + t * 4 * WU, add)
+    def after(v, edge):
+        """Of each lane the value of the next; of the last ``edge``."""
+        return vec([v[lane + 1] for lane in ti.static(range(lanes - 1))] +
+                   [edge])
 
-    return SimpleNamespace(fetch=fetch, unpack_v=unpack_v, unpack_h=unpack_h,
-                           pack_v=pack_v, pack_h=pack_h, deliver=deliver)
+    return SimpleNamespace(load_v=load_v, load_h=load_h, store_v=store_v,
+                           store_h=store_h, before=before, after=after)
