@@ -83,6 +83,7 @@ def forward_kernel(taps: int, lanes: int):
                 plane = tiles + 4 * longest + 4 * longest // lanes
                 weight = ((task + 1) * share) * lanes - sizes[1]
                 writes = lanes * (groups_v + 4 * groups_h)
+                one = ti.cast(ti.min(tasks, 1), ti.f32)
                 now, cleared = -1, 0
                 for half in range(2 * task * each,
                                   2 * ti.min(items, task * each + each)):
@@ -118,12 +119,13 @@ def forward_kernel(taps: int, lanes: int):
                                 if d == 0:
                                     move.load_v(x, base, width, H, places,
                                                 place, tile, near, far,
-                                                scratch, tiles, floats, edge)
+                                                scratch, tiles, floats, edge,
+                                                one)
                                 else:
                                     move.load_h(x, base, width, H, places,
                                                 place, tile, near, far, mask,
                                                 g * MASKS, scratch, tiles,
-                                                floats, edge)
+                                                floats, edge, one)
                                 change.to_products(
                                     scratch, tiles, length, mask,
                                     g * MASKS + 4, floats, edge, plane,
@@ -145,17 +147,17 @@ def forward_kernel(taps: int, lanes: int):
                                         move.store_v(
                                             scratch, tiles, H, places,
                                             writes + place, out_v, base,
-                                            width, False)
+                                            width, False, one)
                                     elif s == 1:
                                         move.store_v(
                                             scratch, tiles, H, places,
                                             writes + place, out_i, base,
-                                            width, False)
+                                            width, False, one)
                                     else:
                                         move.store_h(
                                             scratch, tiles, places,
                                             writes + place, out_h, base,
-                                            width, False)
+                                            width, False, one)
                                 at += (last - first) * products
 
     return fused_forward
@@ -214,6 +216,7 @@ def backward_kernel(taps: int, lanes: int):
                 plane = tiles + 4 * longest + 4 * longest // lanes
                 weight = ((task + 1) * share) * lanes - sizes[1]
                 writes = lanes * (groups_v + 4 * groups_h)
+                one = ti.cast(ti.min(tasks, 1), ti.f32)
                 now, cleared, cleared_x, cleared_g = -1, 0, 0, 0
                 for half in range(2 * task * each,
                                   2 * ti.min(items, task * each + each)):
@@ -253,11 +256,12 @@ def backward_kernel(taps: int, lanes: int):
                             if d == 0:
                                 move.load_v(x, base, width, H, places, place,
                                             tile, near, far, scratch, tiles,
-                                            floats, edge)
+                                            floats, edge, one)
                             else:
                                 move.load_h(x, base, width, H, places, place,
                                             tile, near, far, mask, g * MASKS,
-                                            scratch, tiles, floats, edge)
+                                            scratch, tiles, floats, edge,
+                                                one)
                             change.to_products(scratch, tiles, length, mask,
                                                sides, floats, edge, plane_x,
                                                height, cleared_x != length)
@@ -272,18 +276,18 @@ def backward_kernel(taps: int, lanes: int):
                                         move.load_v(
                                             grad_v, base, width, H, places,
                                             place, tile, near, far, scratch,
-                                            tiles, floats, edge)
+                                            tiles, floats, edge, one)
                                     elif s == 1:
                                         move.load_v(
                                             grad_i, base, width, H, places,
                                             place, tile, near, far, scratch,
-                                            tiles, floats, edge)
+                                            tiles, floats, edge, one)
                                     else:
                                         move.load_h(
                                             grad_h, base, width, H, places,
                                             place, tile, near, far, mask,
                                             g * MASKS, scratch, tiles,
-                                            floats, edge)
+                                            floats, edge, one)
                                     if need_weight:
                                         change.to_spread(
                                             scratch, tiles, length, mask,
@@ -317,11 +321,11 @@ def backward_kernel(taps: int, lanes: int):
                             if d == 0:
                                 move.store_v(scratch, tiles, H, places,
                                              writes + place, grad_x, base,
-                                             width, adds)
+                                             width, adds, one)
                             else:
                                 move.store_h(scratch, tiles, places,
                                              writes + place, grad_x, base,
-                                             width, adds)
+                                             width, adds, one)
         for turn in range(512 * tasks):
             if (turn & 511) == 0 and sizes[15]:
                 task = turn >> 9

@@ -53,7 +53,9 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
     the tile. ``base`` is the first quad of a plane, ``width`` the quads of
     its rows, ``at`` the first of a vector's ``places``. Beside a row of
     tiles ``edge`` has four floats, of tiles in other vectors: the nearest two
-    before (the next first) and the nearest two behind.
+    before (the next first) and the nearest two behind. ``one`` is the number
+    1, which LLVM must not know: of what is loaded and only moved it makes
+    moves of single elements.
     """
     import taichi as ti
     types = layout(taps, lanes)
@@ -85,38 +87,41 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
                     for v in ti.static((a, b)) for j in ti.static((2, 3))])
 
     @ti.func
-    def turned(a, b, c, d):
+    def turned(a, b, c, d, one):
         """The transpose of each four lanes of four vectors; its own inverse.
 
-        Of two vectors at a time: of more LLVM makes single moves.
+        Two vectors at a time, and what LLVM cannot look through in between:
+        of more it makes moves of single elements.
         """
-        ab, cd = low_pairs(a, b), low_pairs(c, d)
-        ab2, cd2 = high_pairs(a, b), high_pairs(c, d)
+        ab, cd = one * low_pairs(a, b), one * low_pairs(c, d)
+        ab2, cd2 = one * high_pairs(a, b), one * high_pairs(c, d)
         return firsts(ab, cd), lasts(ab, cd), firsts(ab2, cd2), lasts(
             ab2, cd2)
 
     @ti.func
     def joined(source: ti.template(), frm, places: ti.template(), at,
-               k: ti.template()):
+               k: ti.template(), one):
         """The quads of the lanes ``k, k + 4, ...``, one behind the other."""
         p0 = source[frm + places[at + k]]
         p1 = source[frm + places[at + k + 4]]
+        v = vec(0.0)
         if ti.static(lanes == 8):
-            return vec([p[i] for p in ti.static((p0, p1))
-                        for i in ti.static(range(4))])
+            v = vec([p[i] for p in ti.static((p0, p1))
+                     for i in ti.static(range(4))])
         else:
             p2 = source[frm + places[at + k + 8]]
             p3 = source[frm + places[at + k + 12]]
-            return vec([p[i] for p in ti.static((p0, p1, p2, p3))
-                        for i in ti.static(range(4))])
+            v = vec([p[i] for p in ti.static((p0, p1, p2, p3))
+                     for i in ti.static(range(4))])
+        return one * v
 
     @ti.func
-    def gather(source: ti.template(), frm, places: ti.template(), at):
+    def gather(source: ti.template(), frm, places: ti.template(), at, one):
         """Four vectors, each with one element of every lane's quad."""
-        return turned(joined(source, frm, places, at, 0),
-                      joined(source, frm, places, at, 1),
-                      joined(source, frm, places, at, 2),
-                      joined(source, frm, places, at, 3))
+        return turned(joined(source, frm, places, at, 0, one),
+                      joined(source, frm, places, at, 1, one),
+                      joined(source, frm, places, at, 2, one),
+                      joined(source, frm, places, at, 3, one), one)
 
     @ti.func
     def put(v, lane: ti.template(), target: ti.template(), to,
@@ -131,9 +136,10 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
 
     @ti.func
     def scatter(x0, x1, x2, x3, target: ti.template(), to,
-                places: ti.template(), at, add):
+                places: ti.template(), at, add, one):
         """The reverse of :func:`gather`; places below zero get nothing."""
-        p0, p1, p2, p3 = turned(x0, x1, x2, x3)
+        p0, p1, p2, p3 = turned(one * x0, one * x1, one * x2, one * x3, one)
+        p0, p1, p2, p3 = one * p0, one * p1, one * p2, one * p3
         for block in ti.static(range(blocks)):
             put(p0, 4 * block, target, to, places, at + 4 * block, add)
             put(p1, 4 * block, target, to, places, at + 4 * block + 1, add)
@@ -143,7 +149,8 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
     @ti.func
     def load_v(source: ti.template(), base, width, length,
                places: ti.template(), at, first, near, far,
-               scratch: ti.template(), tiles, floats: ti.template(), edge):
+               scratch: ti.template(), tiles, floats: ti.template(), edge,
+               one):
         """Rows of tiles down the columns, from tile ``first`` of a row on.
 
         The row has tiles in other vectors before and behind where ``near``
@@ -151,7 +158,7 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
         """
         for r in range(length):
             frm = base + r * width
-            x0, x1, x2, x3 = gather(source, frm, places, at)
+            x0, x1, x2, x3 = gather(source, frm, places, at, one)
             row = tiles + 4 * r
             scratch[row], scratch[row + 1] = x0, x1
             scratch[row + 2], scratch[row + 3] = x2, x3
@@ -176,7 +183,7 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
     def load_h(source: ti.template(), base, width, height,
                places: ti.template(), at, first, near, far,
                mask: ti.template(), inside, scratch: ti.template(), tiles,
-               floats: ti.template(), edge):
+               floats: ti.template(), edge, one):
         """Rows of tiles along the rows; ``first`` is the first tile's number.
 
         Zero where there is no row of the image (``mask`` from ``inside`` on).
@@ -185,7 +192,7 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
             there = mask[inside + j]
             for c in range(width):
                 x0, x1, x2, x3 = gather(source, base + c, places,
-                                        at + j * lanes)
+                                        at + j * lanes, one)
                 to = tiles + 16 * c + j
                 scratch[to] = ti.select(there, x0, 0.0)
                 scratch[to + 4] = ti.select(there, x1, 0.0)
@@ -209,24 +216,24 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
 
     @ti.func
     def store_v(scratch: ti.template(), tiles, length, places: ti.template(),
-                at, target: ti.template(), base, width, add):
+                at, target: ti.template(), base, width, add, one):
         """The reverse of :func:`load_v`; with ``add`` to what is there."""
         for r in range(length):
             row = tiles + 4 * r
             scatter(scratch[row], scratch[row + 1], scratch[row + 2],
                     scratch[row + 3], target, base + r * width, places, at,
-                    add)
+                    add, one)
 
     @ti.func
     def store_h(scratch: ti.template(), tiles, places: ti.template(), at,
-                target: ti.template(), base, width, add):
+                target: ti.template(), base, width, add, one):
         """The reverse of :func:`load_h`; with ``add`` to what is there."""
         for j in range(4):
             for c in range(width):
                 row = tiles + 16 * c + j
                 scatter(scratch[row], scratch[row + 4], scratch[row + 8],
                         scratch[row + 12], target, base + c, places,
-                        at + j * lanes, add)
+                        at + j * lanes, add, one)
 
     @ti.func
     def before(v, edge):
