@@ -138,11 +138,10 @@ def forward_kernel(taps: int, lanes: int):
                                 if wanted >> s & 1:
                                     walk.convolve(
                                         floats, at, table, offset, first,
-                                        last, scratch, plane, height, length,
+                                        last, scratch, plane, length,
                                         result, padded, 0)
                                     change.from_products(
-                                        scratch, result, padded, length,
-                                        tiles)
+                                        scratch, result, length, tiles)
                                     if s == 0:
                                         move.store_v(
                                             scratch, tiles, H, places,
@@ -303,21 +302,20 @@ def backward_kernel(taps: int, lanes: int):
                                 if need_weight:
                                     walk.correlate(
                                         table, offset, first, last, scratch,
-                                        plane_x, height, length, spread,
-                                        padded + 8, grads, grads_at,
-                                        g > first_group)
+                                        plane_x, length, spread, grads,
+                                        grads_at, g > first_group)
                                 if need_x:
                                     walk.convolve(
                                         floats, at, table, offset_x, first,
-                                        last, scratch, plane, height, length,
+                                        last, scratch, plane, length,
                                         result, padded,
                                         s == 1 and wanted & 1 != 0)
                             at += (last - first) * products
                         # The first direction writes, the other adds.
                         adds = d == 1 and wanted & 3 != 0
                         if need_x and lists != 0 and (some > 0 or not adds):
-                            change.from_products(scratch, result, padded,
-                                                 length, tiles)
+                            change.from_products(scratch, result, length,
+                                                 tiles)
                             if d == 0:
                                 move.store_v(scratch, tiles, H, places,
                                              writes + place, grad_x, base,

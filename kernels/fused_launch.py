@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import fused, launcher, runtime
-from .lanes import ROWS, TILE
+from .lanes import INDEX, ROWS, TILE
 
 __all__ = ['TAPS', 'DTYPES', 'MAX_ELEMENTS', 'Taps', 'forward', 'backward']
 
@@ -195,7 +195,7 @@ def _plan(shape: torch.Size, n: int, taps: int, reps: int, uses: int,
     with torch.inference_mode(False):
         numbers = torch.tensor([sizes[name] for name in fused.SIZES],
                                dtype=torch.int32, device='cpu')
-    tasks = _TASKS * threads
+    tasks = min(_TASKS * threads, INDEX // (share * lanes))
     return _Plan(lanes, width, parts, layout.mask, layout.places, numbers,
                  tasks * share * lanes, tasks)
 

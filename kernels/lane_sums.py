@@ -3,7 +3,7 @@
 from functools import cache
 from types import SimpleNamespace
 
-from .lanes import ROWS, layout
+from .lanes import INDEX, ROWS, layout
 
 __all__ = ['sums']
 
@@ -23,8 +23,8 @@ def sums(taps: int, lanes: int) -> SimpleNamespace:
 
     @ti.func
     def convolve(weight: ti.template(), weight_at, table: ti.template(),
-                 offset, first, last, scratch: ti.template(), plane, height,
-                 length, result, result_height, add):
+                 offset, first, last, scratch: ti.template(), plane, length,
+                 result, result_height, add):
         """Sums of the taps ``first..last-1``, sorted by falling offset.
 
         ``weight_at`` is where the weights of the first are. Where ``add`` is
@@ -42,22 +42,22 @@ def sums(taps: int, lanes: int) -> SimpleNamespace:
             for q in range(size):
                 a0, a1, a2, a3 = vec(0.0), vec(0.0), vec(0.0), vec(0.0)
                 a4, a5, a6, a7 = vec(0.0), vec(0.0), vec(0.0), vec(0.0)
-                out = result + q * result_height + top
+                out = (result + top * size + q) & INDEX
                 if add:
-                    a0, a1 = scratch[out], scratch[out + 1]
-                    a2, a3 = scratch[out + 2], scratch[out + 3]
-                    a4, a5 = scratch[out + 4], scratch[out + 5]
-                    a6, a7 = scratch[out + 6], scratch[out + 7]
-                base = plane + q * height + pad + top
+                    a0, a1 = scratch[out], scratch[out + 1 * size]
+                    a2, a3 = scratch[out + 2 * size], scratch[out + 3 * size]
+                    a4, a5 = scratch[out + 4 * size], scratch[out + 5 * size]
+                    a6, a7 = scratch[out + 6 * size], scratch[out + 7 * size]
+                base = plane + (pad + top) * size + q
                 t = begin
                 while t < end:
-                    at = base + table[offset + t]
-                    w = weight_at + (t - first) * taps * size + q
+                    at = (base + table[offset + t] * size) & INDEX
+                    w = (weight_at + (t - first) * taps * size + q) & INDEX
                     if t + 1 < end and \
                             table[offset + t + 1] + taps == table[offset + t]:
-                        at -= taps
+                        at = (at - taps * size) & INDEX
                         for s in ti.static(range(ROWS + 2 * taps - 1)):
-                            u = scratch[at + s]
+                            u = scratch[at + s * size]
                             if ti.static(0 <= s < 2 * taps):
                                 a0 += weight[w + ti.static(place(s))] * u
                             if ti.static(0 <= s - 1 < 2 * taps):
@@ -77,7 +77,7 @@ def sums(taps: int, lanes: int) -> SimpleNamespace:
                         t += 2
                     else:
                         for s in ti.static(range(ROWS + taps - 1)):
-                            u = scratch[at + s]
+                            u = scratch[at + s * size]
                             if ti.static(0 <= s < taps):
                                 a0 += weight[w + s * size] * u
                             if ti.static(0 <= s - 1 < taps):
@@ -96,13 +96,13 @@ def sums(taps: int, lanes: int) -> SimpleNamespace:
                                 a7 += weight[w + (s - 7) * size] * u
                         t += 1
                 scratch[out] = a0
-                scratch[out + 1] = a1
-                scratch[out + 2] = a2
-                scratch[out + 3] = a3
-                scratch[out + 4] = a4
-                scratch[out + 5] = a5
-                scratch[out + 6] = a6
-                scratch[out + 7] = a7
+                scratch[out + 1 * size] = a1
+                scratch[out + 2 * size] = a2
+                scratch[out + 3 * size] = a3
+                scratch[out + 4 * size] = a4
+                scratch[out + 5 * size] = a5
+                scratch[out + 6 * size] = a6
+                scratch[out + 7 * size] = a7
 
     @ti.func
     def total(v):
@@ -125,8 +125,8 @@ def sums(taps: int, lanes: int) -> SimpleNamespace:
 
     @ti.func
     def correlate(table: ti.template(), offset, first, last,
-                  scratch: ti.template(), plane, height, length, spread_plane,
-                  spread_height, grads: ti.template(), to, add):
+                  scratch: ti.template(), plane, length, spread_plane,
+                  grads: ti.template(), to, add):
         """Gradients of the products' weights of taps ``first..last-1``."""
         for t in range(first, last):
             shift = table[offset + t]
@@ -135,18 +135,19 @@ def sums(taps: int, lanes: int) -> SimpleNamespace:
             for q in range(size):
                 d0, d1, d2 = vec(0.0), vec(0.0), vec(0.0)
                 d3, d4 = vec(0.0), vec(0.0)
-                u = plane + q * height + pad + shift
-                g = spread_plane + q * spread_height
+                u = plane + (pad + shift) * size + q
+                g = spread_plane + q
                 for part in range((high - low + 3) // 4):
-                    r = low + part * 4
+                    v = (g + (low + part * 4) * size) & INDEX
+                    w = (u + (low + part * 4) * size) & INDEX
                     for i in ti.static(range(4)):
-                        z = scratch[g + r + i]
-                        d0 += z * scratch[u + r + i]
-                        d1 += z * scratch[u + r + (i + 1)]
-                        d2 += z * scratch[u + r + (i + 2)]
+                        z = scratch[v + i * size]
+                        d0 += z * scratch[w + i * size]
+                        d1 += z * scratch[w + (i + 1) * size]
+                        d2 += z * scratch[w + (i + 2) * size]
                         if ti.static(taps == 5):
-                            d3 += z * scratch[u + r + (i + 3)]
-                            d4 += z * scratch[u + r + (i + 4)]
+                            d3 += z * scratch[w + (i + 3) * size]
+                            d4 += z * scratch[w + (i + 4) * size]
                 at = to + t * taps * size + q
                 put(grads, at, d0, add)
                 put(grads, at + size, d1, add)

@@ -3,7 +3,7 @@
 from functools import cache
 from types import SimpleNamespace
 
-from .lanes import layout, movers
+from .lanes import INDEX, layout, movers
 
 __all__ = ['transforms']
 
@@ -38,19 +38,19 @@ def transforms(taps: int, lanes: int) -> SimpleNamespace:
 
     @ti.func
     def put_rows(scratch: ti.template(), values: ti.template(),
-                 rows: ti.template(), plane, height, at):
-        """One vector for each row of a matrix, into row ``at`` of a plane.
+                 rows: ti.template(), to):
+        """One vector for each row of a matrix, from ``to`` on.
 
         Rows of the points ``p`` and ``-p`` differ in the sign of their odd
         entries.
         """
-        scratch[plane + at] = dot(ti.static(rows[0]), values)
+        scratch[to] = dot(ti.static(rows[0]), values)
         for q in ti.static(range(1, size - 1, 2)):
             even = dot(ti.static(every_other(rows[q], 0)), values)
             odd = dot(ti.static(every_other(rows[q], 1)), values)
-            scratch[plane + q * height + at] = even + odd
-            scratch[plane + (q + 1) * height + at] = even - odd
-        scratch[plane + (size - 1) * height + at] = dot(
+            scratch[to + q] = even + odd
+            scratch[to + (q + 1)] = even - odd
+        scratch[to + (size - 1)] = dot(
             ti.static(rows[size - 1]), values)
 
     @ti.func
@@ -64,26 +64,27 @@ def transforms(taps: int, lanes: int) -> SimpleNamespace:
         """
         left, right = mask[sides], mask[sides + 1]
         for r in range(length):
-            row, beside = tiles + 4 * r, edge + 4 * r
+            row = (tiles + 4 * r) & INDEX
+            beside = (edge + 4 * r) & INDEX
+            to = (plane + (pad + r) * size) & INDEX
             x0, x1 = scratch[row], scratch[row + 1]
             x2, x3 = scratch[row + 2], scratch[row + 3]
             last = ti.select(left, before(x3, floats[beside]), 0.0)
             first = ti.select(right, after(x0, floats[beside + 2]), 0.0)
             if ti.static(halo == 1):
                 put_rows(scratch, (last, x0, x1, x2, x3, first),
-                         ti.static(B), plane, height, pad + r)
+                         ti.static(B), to)
             else:
                 last2 = ti.select(left, before(x2, floats[beside + 1]), 0.0)
                 first2 = ti.select(right, after(x1, floats[beside + 3]), 0.0)
                 put_rows(scratch,
                          (last2, last, x0, x1, x2, x3, first, first2),
-                         ti.static(B), plane, height, pad + r)
+                         ti.static(B), to)
         if clear:
-            for q in range(size):
-                for r in range(pad):
-                    scratch[plane + q * height + r] = vec(0.0)
-                for r in range(pad + length, height):
-                    scratch[plane + q * height + r] = vec(0.0)
+            for at in range(pad * size):
+                scratch[plane + at] = vec(0.0)
+            for at in range((pad + length) * size, height * size):
+                scratch[plane + at] = vec(0.0)
 
     @ti.func
     def to_spread(scratch: ti.template(), tiles, length, mask: ti.template(),
@@ -95,38 +96,38 @@ def transforms(taps: int, lanes: int) -> SimpleNamespace:
         """
         there = mask[inside]
         for r in range(length):
-            row = tiles + 4 * r
+            row = (tiles + 4 * r) & INDEX
             x0 = ti.select(there, scratch[row], 0.0)
             x1 = ti.select(there, scratch[row + 1], 0.0)
             x2 = ti.select(there, scratch[row + 2], 0.0)
             x3 = ti.select(there, scratch[row + 3], 0.0)
-            put_rows(scratch, (x0, x1, x2, x3), ti.static(A_T), plane,
-                     height, r)
+            put_rows(scratch, (x0, x1, x2, x3), ti.static(A_T),
+                     (plane + r * size) & INDEX)
         if clear:
-            for q in range(size):
-                for r in range(length, height):
-                    scratch[plane + q * height + r] = vec(0.0)
+            for at in range(length * size, height * size):
+                scratch[plane + at] = vec(0.0)
 
     @ti.func
-    def from_products(scratch: ti.template(), result, height, length, tiles):
+    def from_products(scratch: ti.template(), result, length, tiles):
         """``A m`` of a plane of sums, as rows of tiles."""
-        for at in range(length):
-            m0 = scratch[result + at]
-            m1 = scratch[result + height + at]
-            m2 = scratch[result + 2 * height + at]
-            m3 = scratch[result + 3 * height + at]
-            m4 = scratch[result + 4 * height + at]
-            m5 = scratch[result + 5 * height + at]
+        for r in range(length):
+            at = (result + r * size) & INDEX
+            m0 = scratch[at]
+            m1 = scratch[at + 1]
+            m2 = scratch[at + 2]
+            m3 = scratch[at + 3]
+            m4 = scratch[at + 4]
+            m5 = scratch[at + 5]
             m6, m7 = vec(0.0), vec(0.0)
             if ti.static(size == 8):
-                m6 = scratch[result + 6 * height + at]
-                m7 = scratch[result + 7 * height + at]
+                m6 = scratch[at + 6]
+                m7 = scratch[at + 7]
             last = m5
             if ti.static(size == 8):
                 last = m7
             s1, s2, s3 = m1 + m2, m3 + m4, m5 + m6
             d1, d2, d3 = m1 - m2, m3 - m4, m5 - m6
-            row = tiles + 4 * at
+            row = (tiles + 4 * r) & INDEX
             scratch[row] = dot(ti.static(paired(A[0])), (m0, s1, s2, s3,
                                                          last))
             scratch[row + 1] = dot(ti.static(paired(A[1])), (m0, d1, d2, d3,

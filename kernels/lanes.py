@@ -18,6 +18,9 @@ ROWS = 8  # output rows whose sums are kept in registers
 # Of lanes, for each vector: inside the image at four places of a tile, with a
 # neighbour before and behind.
 MASKS = 6
+# Of a number below 2**30 nothing is lost, and LLVM sees that adding constants
+# cannot overflow: they become part of addresses instead of three instructions.
+INDEX = 2**30 - 1
 
 
 @cache
@@ -118,10 +121,11 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
     @ti.func
     def gather(source: ti.template(), frm, places: ti.template(), at, one):
         """Four vectors, each with one element of every lane's quad."""
-        return turned(joined(source, frm, places, at, 0, one),
-                      joined(source, frm, places, at, 1, one),
-                      joined(source, frm, places, at, 2, one),
-                      joined(source, frm, places, at, 3, one), one)
+        first = at & INDEX
+        return turned(joined(source, frm, places, first, 0, one),
+                      joined(source, frm, places, first, 1, one),
+                      joined(source, frm, places, first, 2, one),
+                      joined(source, frm, places, first, 3, one), one)
 
     @ti.func
     def put(v, lane: ti.template(), target: ti.template(), to,
@@ -140,11 +144,15 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
         """The reverse of :func:`gather`; places below zero get nothing."""
         p0, p1, p2, p3 = turned(one * x0, one * x1, one * x2, one * x3, one)
         p0, p1, p2, p3 = one * p0, one * p1, one * p2, one * p3
+        first = at & INDEX
         for block in ti.static(range(blocks)):
-            put(p0, 4 * block, target, to, places, at + 4 * block, add)
-            put(p1, 4 * block, target, to, places, at + 4 * block + 1, add)
-            put(p2, 4 * block, target, to, places, at + 4 * block + 2, add)
-            put(p3, 4 * block, target, to, places, at + 4 * block + 3, add)
+            put(p0, 4 * block, target, to, places, first + 4 * block, add)
+            put(p1, 4 * block, target, to, places, first + (4 * block + 1),
+                add)
+            put(p2, 4 * block, target, to, places, first + (4 * block + 2),
+                add)
+            put(p3, 4 * block, target, to, places, first + (4 * block + 3),
+                add)
 
     @ti.func
     def load_v(source: ti.template(), base, width, length,
@@ -159,7 +167,7 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
         for r in range(length):
             frm = base + r * width
             x0, x1, x2, x3 = gather(source, frm, places, at, one)
-            row = tiles + 4 * r
+            row = (tiles + 4 * r) & INDEX
             scratch[row], scratch[row + 1] = x0, x1
             scratch[row + 2], scratch[row + 3] = x2, x3
         if near:
@@ -193,7 +201,7 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
             for c in range(width):
                 x0, x1, x2, x3 = gather(source, base + c, places,
                                         at + j * lanes, one)
-                to = tiles + 16 * c + j
+                to = (tiles + 16 * c + j) & INDEX
                 scratch[to] = ti.select(there, x0, 0.0)
                 scratch[to + 4] = ti.select(there, x1, 0.0)
                 scratch[to + 8] = ti.select(there, x2, 0.0)
@@ -219,7 +227,7 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
                 at, target: ti.template(), base, width, add, one):
         """The reverse of :func:`load_v`; with ``add`` to what is there."""
         for r in range(length):
-            row = tiles + 4 * r
+            row = (tiles + 4 * r) & INDEX
             scatter(scratch[row], scratch[row + 1], scratch[row + 2],
                     scratch[row + 3], target, base + r * width, places, at,
                     add, one)
@@ -230,7 +238,7 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
         """The reverse of :func:`load_h`; with ``add`` to what is there."""
         for j in range(4):
             for c in range(width):
-                row = tiles + 16 * c + j
+                row = (tiles + 16 * c + j) & INDEX
                 scatter(scratch[row], scratch[row + 4], scratch[row + 8],
                         scratch[row + 12], target, base + c, places,
                         at + j * lanes, add, one)
