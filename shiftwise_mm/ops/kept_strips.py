@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .masks import has_values, mask_bytes, masked_weight
 from .spec import ShiftSpec
-from .strips import strip_weights
+from .strips import rows_are_faster, strip_weights
 
 __all__ = ['strips_of']
 
@@ -52,7 +52,11 @@ def strips_of(weight: Tensor, spec: ShiftSpec, outputs: tuple[str, ...],
         with torch.inference_mode(False):
             masked = masked_weight(kept.weight, mask)
             for name in missing:
-                kept.strips[name] = strip_weights(masked, spec, name)
+                strip = strip_weights(masked, spec, name)
+                if name == 'h' and rows_are_faster(weight):
+                    # It will be read as a tall one.
+                    strip = strip.transpose(2, 3).contiguous().transpose(2, 3)
+                kept.strips[name] = strip
     return [kept.strips[name] for name in outputs]
 
 
