@@ -5,14 +5,13 @@ resolves ``_base_ = 'shiftwise_mm::...'`` only for packages that it knows, and
 torch loads checkpoints of mmengine only with the names in
 :mod:`shiftwise_mm.checkpoint.safe_globals`.
 """
-from .stack import import_optional
+from .stack import register_packages
 from .version import __version__
 
 __all__ = ['__version__']
 
 # First of all: everything else imports mmengine without such a message.
-import_optional('mmengine.config.utils', 'shiftwise_mm').MODULE2PACKAGE[
-    'shiftwise_mm'] = 'shiftwise_mm'
+register_packages()
 
 from .checkpoint.safe_globals import register_safe_globals  # noqa: E402
 
