@@ -18,7 +18,7 @@ _LAZY = dict(build_backbone='zoo', list_models='zoo')
 # Programs that register by themselves, those that need it: a list of commands
 # needs neither torch nor mmengine, and the doctor starts whatever is broken.
 _COMMANDS = {'shiftwise', 'shiftwise_mm', 'shiftwise_mm.doctor',
-             'shiftwise_mm.diagnosis.process'}
+             'shiftwise_mm.diagnosis'}
 
 
 def __getattr__(name: str):

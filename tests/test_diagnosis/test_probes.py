@@ -1,5 +1,6 @@
 """Broken environments: a fake package lies before the real one."""
 import os
+import sys
 
 import pytest
 from helpers import ROOT
@@ -11,7 +12,7 @@ from shiftwise_mm.stack import STOCK, find_stack
 
 stock_only = pytest.mark.skipif(
     find_stack() is not STOCK, reason='what OpenMMLab\'s own releases need')
-MISSING = "raise ModuleNotFoundError('No module named {0!r}', name='{0}')\n"
+MISSING = 'raise ModuleNotFoundError("No module named {0}", name="{0}")\n'
 # As where it is not installed.
 HIDDEN = 'import sys\nsys.modules[{!r}] = None\n'
 
@@ -24,7 +25,7 @@ def broken(tmp_path, monkeypatch):
         for name, text in files.items():
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(text)
-        monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+        monkeypatch.setattr(sys, 'path', [str(tmp_path), *sys.path])
         return {check.name: check for check in run_probes(probes)}
 
     return run
