@@ -60,7 +60,7 @@ def test_auto_takes_taichi_where_it_can(monkeypatch):
 
 def test_the_reason_of_missing_taichi_is_told(monkeypatch):
     monkeypatch.setattr(runtime, '_installed', lambda: False)
-    with pytest.raises(ValueError, match='not installed.*pip install taichi'):
+    with pytest.raises(ValueError, match='not installed: pip install'):
         shift_add(Y, SPEC, backend='taichi')
     assert 'not installed' in available_backends(Y)['taichi']
     shift_add(Y, SPEC)
