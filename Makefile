@@ -18,7 +18,7 @@ DEMO_OPTIONS = $(call option,--data,DATA) $(call option,--form,FORM) \
 	$(call option,--sparse,SPARSE) \
 	$(if $(RESUME),--resume) $(DEMO_ARGS)
 
-.PHONY: setup demo demo-seg test test-all lint clean help
+.PHONY: setup demo demo-seg test test-all test-pythons lint clean help
 .DEFAULT_GOAL := setup
 
 setup:
@@ -43,12 +43,16 @@ test: lint
 test-all: lint
 	@$(PYTEST) $(PYTEST_ARGS)
 
+# The wheel on every Python 3.10 and later that is found; takes a torch each.
+test-pythons:
+	@STACK='$(STACK)' $(HOST_PYTHON) tools/test_pythons.py $(PYTHONS)
+
 lint: setup
 	@$(BIN)/ruff check --quiet .
 
 # Keeps results (work_dirs/) and the mmcv wheel in the user's cache.
 clean:
-	@rm -rf .venv .venv-onedl build dist *.egg-info shiftwise_mm/.mim
+	@rm -rf .venv .venv-onedl .venv-pythons build dist *.egg-info shiftwise_mm/.mim
 	@rm -rf .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -61,6 +65,8 @@ help:
 	@echo '               BACKBONE='
 	@echo 'make test      lint, then the tests that are not slow; PYTEST_ARGS='
 	@echo 'make test-all  lint, then all tests; PYTEST_ARGS='
+	@echo 'make test-pythons  the wheel with mmengine alone, on each Python'
+	@echo '               here from 3.10 on; PYTHONS="3.10 3.12" TORCH_SPEC='
 	@echo 'make lint      ruff'
 	@echo 'make clean     remove .venv, build leftovers and caches'
 	@echo 'STACK=onedl behind any of them: on the forks, in .venv-onedl'
