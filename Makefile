@@ -1,7 +1,8 @@
 # make setup / demo / test: `make help` lists all. Everything runs in .venv,
-# which tools/setup_env.py makes and keeps up to date.
+# which tools/setup_env.py makes and keeps up to date; with STACK=onedl in
+# .venv-onedl, on the maintained forks of OpenMMLab.
 
-VENV := .venv
+VENV := .venv$(patsubst %,-%,$(filter-out stock,$(STACK)))
 BIN := $(VENV)/bin
 # Any Python 3.8 or later can run the set-up; it looks for a 3.11 by itself.
 HOST_PYTHON := $(shell command -v python3 || command -v python3.11 || \
@@ -17,7 +18,7 @@ DEMO_OPTIONS = $(call option,--data,DATA) $(call option,--form,FORM) \
 	$(call option,--sparse,SPARSE) \
 	$(if $(RESUME),--resume) $(DEMO_ARGS)
 
-.PHONY: setup demo demo-seg test test-all lint clean help
+.PHONY: setup demo demo-seg test test-all test-pythons lint clean help
 .DEFAULT_GOAL := setup
 
 setup:
@@ -26,7 +27,7 @@ ifeq ($(HOST_PYTHON),)
 	  'install it: apt-get install python3.11 python3.11-venv' \
 	  'python3.11-dev' >&2; exit 2
 else
-	@$(HOST_PYTHON) tools/setup_env.py
+	@STACK='$(STACK)' $(HOST_PYTHON) tools/setup_env.py
 endif
 
 demo: setup
@@ -42,12 +43,16 @@ test: lint
 test-all: lint
 	@$(PYTEST) $(PYTEST_ARGS)
 
+# The wheel on every Python 3.10 and later that is found; takes a torch each.
+test-pythons:
+	@STACK='$(STACK)' $(HOST_PYTHON) tools/test_pythons.py $(PYTHONS)
+
 lint: setup
 	@$(BIN)/ruff check --quiet .
 
 # Keeps results (work_dirs/) and the mmcv wheel in the user's cache.
 clean:
-	@rm -rf $(VENV) build dist *.egg-info shiftwise_mm/.mim
+	@rm -rf .venv .venv-onedl .venv-pythons build dist *.egg-info shiftwise_mm/.mim
 	@rm -rf .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -60,7 +65,10 @@ help:
 	@echo '               BACKBONE='
 	@echo 'make test      lint, then the tests that are not slow; PYTEST_ARGS='
 	@echo 'make test-all  lint, then all tests; PYTEST_ARGS='
+	@echo 'make test-pythons  the wheel with mmengine alone, on each Python'
+	@echo '               here from 3.10 on; PYTHONS="3.10 3.12" TORCH_SPEC='
 	@echo 'make lint      ruff'
 	@echo 'make clean     remove .venv, build leftovers and caches'
+	@echo 'STACK=onedl behind any of them: on the forks, in .venv-onedl'
 	@echo 'Variables of the set-up (PYTHON, TORCH_SPEC, FORCE_CUDA, ...):'
 	@echo '               python3 tools/setup_env.py --help'

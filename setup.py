@@ -13,6 +13,31 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 
 
+# OpenMMLab's own releases, and the maintained forks of them. An environment
+# holds either: they are imported by the same names.
+MMENGINE = [
+    'mmengine>=0.10.7,<1',  # registry, runner, configs
+    'setuptools<81',  # it reads configs of packages by pkg_resources
+]
+MMCV = [*MMENGINE, 'mmcv>=2.1,<2.2']  # mmdet and mmseg refuse 2.2
+STOCK = {
+    'mmengine': MMENGINE,
+    'detection': [*MMCV, 'mmdet>=3.3,<3.4'],
+    # ftfy and regex are imported by mmsegmentation, which lists neither.
+    'segmentation': [*MMCV, 'mmsegmentation>=1.2.2,<1.3', 'ftfy', 'regex'],
+}
+ONEDL_MMENGINE = [
+    'onedl-mmengine>=0.10.12,<1',
+    'opencv-python',  # it imports cv2, and does not list it
+]
+ONEDL_MMCV = [*ONEDL_MMENGINE, 'onedl-mmcv>=2.3.6,<2.4']
+ONEDL = {
+    'onedl': ONEDL_MMENGINE,
+    'onedl-detection': [*ONEDL_MMCV, 'onedl-mmdetection>=3.5.1,<3.6'],
+    'onedl-segmentation': [*ONEDL_MMCV, 'onedl-mmsegmentation>=1.4.2,<1.5'],
+}
+
+
 class BuildWithConfigs(build_py):
     """``build_py`` that adds ``configs/`` and the model index."""
 
@@ -47,18 +72,25 @@ setup(
     ],
     # A top-level package called `kernels` would be anyone's.
     package_dir={'shiftwise_mm.kernels': 'kernels'},
-    python_requires='>=3.11,<3.12',  # as far as it is tested
+    python_requires='>=3.10,<3.14',  # as far as `make test-pythons` went
+    classifiers=[
+        'License :: OSI Approved :: Apache Software License',
+        'Operating System :: POSIX :: Linux',
+        *(f'Programming Language :: Python :: 3.{minor}'
+          for minor in (10, 11, 12, 13)),
+        'Topic :: Scientific/Engineering :: Image Recognition',
+    ],
+    # mmengine is needed too, but is in the extras: there are two
+    # distributions of it that overwrite each other (docs/install.md).
     install_requires=[
         'torch>=2.6',  # safe loading of checkpoints by default
-        'mmengine>=0.10.7,<1',  # registry, runner, configs
-        'mmcv>=2.1,<2.2',  # mmdet and mmseg refuse 2.2
         'numpy>=1.26',  # the published choice of ghost channels
     ],
     extras_require={
-        'taichi': ['taichi>=1.7.4,<1.8'],  # the shift kernels
-        'detection': ['mmdet>=3.3,<3.4'],
-        # ftfy and regex are imported by mmsegmentation, which lists neither.
-        'segmentation': ['mmsegmentation>=1.2.2,<1.3', 'ftfy', 'regex'],
+        **STOCK, **ONEDL,
+        'taichi': ['taichi>=1.7.4,<1.8'],  # the kernels
+        # Draws the pictures, and runs what the pages say.
+        'docs': ['matplotlib>=3.7', 'pytest>=8'],
     },
     cmdclass={'build_py': BuildWithConfigs},
     zip_safe=False,

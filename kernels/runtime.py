@@ -83,7 +83,8 @@ def reason(device: torch.device) -> str | None:
     Initialises nothing, and imports Taichi only if that was done already.
     """
     if not _installed():
-        return 'Taichi is not installed (pip install taichi)'
+        return ("Taichi is not installed: pip install "
+                "'shiftwise_mm[taichi]'")
     if device.type not in ('cpu', 'cuda'):
         return f'Taichi takes tensors on cpu or cuda, not on {device}'
     if device.type == 'cuda' and device.index not in (None, 0):

@@ -1,9 +1,17 @@
 """Fixtures of all tests."""
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 from miniature import miniature  # noqa: F401  a fixture
+
+# Where mmengine alone is installed (tools/test_pythons.py).
+collect_ignore = [] if find_spec('mmdet') else [
+    'test_models/test_in_other_networks.py',
+    'test_models/test_instance_tta.py',
+]
 
 
 @pytest.fixture

@@ -12,6 +12,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+# The package installed, not the folder of its source.
+_SAFE_PATH = ('-P', ) if sys.version_info >= (3, 11) else ()
+
 
 @functools.cache
 def _zygote() -> tuple[socket.socket, subprocess.Popen]:
@@ -19,8 +22,8 @@ def _zygote() -> tuple[socket.socket, subprocess.Popen]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, '-P', Path(__file__).with_name('zygote.py'),
-             str(theirs.fileno())],
+            [sys.executable, *_SAFE_PATH,
+             Path(__file__).with_name('zygote.py'), str(theirs.fileno())],
             pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
             env={**os.environ, 'PYTHONPATH': ''})
     return ours, process
@@ -32,8 +35,7 @@ def run_fresh(*command, cwd: str | Path = '.',
               timeout: float = 600) -> subprocess.CompletedProcess:
     """Runs ``python -P COMMAND``; see :func:`run_forked`."""
     return subprocess.run(
-        # -P: the package installed, not the folder of its source.
-        [sys.executable, '-P', *map(str, command)], text=True, cwd=cwd,
+        [sys.executable, *_SAFE_PATH, *map(str, command)], text=True, cwd=cwd,
         env=env, timeout=timeout, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT if merge else subprocess.PIPE)
 

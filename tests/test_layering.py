@@ -6,7 +6,8 @@ from helpers import ROOT
 
 # From the lowest; a file may import its own layer and those before it.
 LAYERS = [
-    'shiftwise_mm.kernels', 'shiftwise_mm.ops', 'shiftwise_mm.registry',
+    'shiftwise_mm.stack', 'shiftwise_mm.kernels', 'shiftwise_mm.ops',
+    'shiftwise_mm.registry',
     'shiftwise_mm.checkpoint',
     'shiftwise_mm.models.layers', 'shiftwise_mm.models.backbones',
     'shiftwise_mm.models.heads', 'shiftwise_mm.models.classifiers',

@@ -65,14 +65,16 @@ case "$*" in
         if [ "$before" = --dest ]; then dest=$word; fi
         before=$word
     done
-    mkdir -p "$dest/mmcv-2.1.0"
-    touch "$dest/mmcv-2.1.0/setup.py"
-    tar -C "$dest" -czf "$dest/mmcv-2.1.0.tar.gz" mmcv-2.1.0
-    rm -r "$dest/mmcv-2.1.0" ;;
+    mmcv=${FAKE_MMCV:-mmcv-2.1.0}
+    mkdir -p "$dest/$mmcv"
+    touch "$dest/$mmcv/setup.py"
+    tar -C "$dest" -czf "$dest/$mmcv.tar.gz" "$mmcv"
+    rm -r "$dest/$mmcv" ;;
 *bdist_wheel*)
     echo "jobs $MAX_JOBS cflags $CFLAGS" >> "$FAKE_CALLS"
     mkdir -p "$last"
-    echo built > "$last/mmcv-2.1.0-cp311-cp311-linux_x86_64.whl" ;;
+    mmcv=${FAKE_MMCV:-mmcv-2.1.0}
+    echo built > "$last/$mmcv-cp311-cp311-linux_x86_64.whl" ;;
 *setup-work/package*)
     for word; do
         case "$word" in */package) ls -R "$word" >> "$FAKE_CALLS" ;; esac
@@ -95,6 +97,7 @@ def _load():
 setup_env = _load()
 checks, mmcv = setup_env.checks, setup_env.mmcv
 process = sys.modules['env_setup.process']
+stamps = sys.modules['env_setup.stamps']
 venv = sys.modules['env_setup.venv']
 
 
@@ -442,6 +445,8 @@ def test_package_is_built_from_current_sources_alone(project):
     ('pyproject.toml', ['package']),
     ('model-index.yml', ['package']),
     ('requirements/dev.txt', ['packages', 'mmcv', 'package']),
+    ('requirements/stock.txt', ['packages', 'mmcv', 'package']),
+    ('requirements/onedl.txt', ['package']),
     ('README.md', []),
     ('tests/test_new.py', []),
     ('shiftwise_mm/__pycache__/new.pyc', []),
@@ -481,24 +486,26 @@ def test_moved_project_gets_a_new_venv(ready):
 
 
 @pytest.mark.parametrize(('changed', 'same'), [
-    ({'mmcv': '2.1.1'}, False),
+    ({'version': '2.1.1'}, False),
+    ({'name': 'onedl-mmcv'}, False),
     ({'torch': '2.13.0+cu130'}, False),
     ({'env': {'FORCE_CUDA': '1'}}, False),
     ({'env': {'FORCE_CUDA': '0'}}, True),
     ({'env': {'TORCH_CUDA_ARCH_LIST': '9.0'}}, True),
 ], ids=str)
 def test_wheel_key(changed, same):
-    usual = {'mmcv': '2.1.0', 'torch': '2.13.0+cpu', 'env': {}}
+    usual = {'name': 'mmcv', 'version': '2.1.0', 'torch': '2.13.0+cpu',
+             'env': {}}
     assert mmcv.wheel_key(**usual) == KEY
     assert (mmcv.wheel_key(**{**usual, **changed}) == KEY) is same
     cuda = {'FORCE_CUDA': '1', 'TORCH_CUDA_ARCH_LIST': '8.6;9.0+PTX'}
-    assert mmcv.wheel_key('2.1.0', '2.13.0', cuda).endswith(
+    assert mmcv.wheel_key('mmcv', '2.1.0', '2.13.0', cuda).endswith(
         '_cuda-8.6-9.0+PTX')
 
 
 def test_wheel_key_names_the_machine(monkeypatch):
     monkeypatch.setattr(platform, 'machine', lambda: 'other')
-    assert '_other_' in mmcv.wheel_key('2.1.0', '2.13.0', {})
+    assert '_other_' in mmcv.wheel_key('mmcv', '2.1.0', '2.13.0', {})
 
 
 @pytest.mark.parametrize(('spec', 'env', 'may'), [
@@ -510,9 +517,13 @@ def test_wheel_key_names_the_machine(monkeypatch):
     ('torch==2.13.0', {'FORCE_CUDA': '1'}, False),
 ])
 def test_kept_wheel_is_foreseen(project, spec, env, may):
-    assert not mmcv.may_be_cached(project.cache, '2.1.0', spec, env)
+    def foreseen(name='mmcv'):
+        return mmcv.may_be_cached(project.cache, name, '2.1.0', spec, env)
+
+    assert not foreseen()
     project.keep_wheel()
-    assert mmcv.may_be_cached(project.cache, '2.1.0', spec, env) is may
+    assert foreseen() is may
+    assert not foreseen('onedl-mmcv')
 
 
 def test_wheel_cache_folder():
@@ -531,6 +542,50 @@ def test_no_home_folder_is_told(monkeypatch):
     monkeypatch.setattr(Path, 'expanduser', refuse)
     with pytest.raises(process.SetupError, match='SHIFTWISE_WHEELS'):
         mmcv.wheel_cache({})
+
+
+# The other stack.
+
+ONEDL = {'STACK': 'onedl', 'FAKE_MMCV': 'onedl_mmcv-2.3.6'}
+ONEDL_KEY = KEY.replace('mmcv-2.1.0', 'onedl-mmcv-2.3.6')
+
+
+def test_the_forks_get_a_venv_of_their_own(ready):
+    before = sorted(ready.venv.rglob('*'))
+    ready.keep_wheel(ONEDL_KEY)
+    calls = ready.set_up(**ONEDL)
+    assert (ready.root / '.venv-onedl' / 'bin' / 'python').exists()
+    assert sorted(ready.venv.rglob('*')) == before
+    assert matching(calls, ONEDL_KEY) and not matching(calls, f'/{KEY}/')
+    pinned = (ready.root / '.venv-onedl/setup-state/runtime.txt').read_text()
+    assert 'onedl-mmengine==' in pinned and 'numpy==' in pinned
+    assert 'mmcv' not in pinned and '\nmmengine' not in pinned
+    assert ready.plan() == []
+
+
+def test_the_forks_mmcv_is_built_and_kept(project):
+    calls = project.set_up(**ONEDL)
+    assert matching(calls, '--no-binary onedl-mmcv ')
+    assert matching(calls, 'onedl-mmcv==2.3.6')
+    kept, = (project.cache / ONEDL_KEY).iterdir()
+    assert kept.name.startswith('onedl_mmcv-2.3.6-')
+
+
+def test_unknown_stack_is_refused(project):
+    line = project.refused(STACK='oendl')
+    assert 'STACK=oendl' in line and 'stock and onedl' in line
+
+
+def test_makefile_runs_in_the_stacks_venv():
+    for words, folder in ([], '.venv'), (['STACK=stock'], '.venv'), (
+            ['STACK=onedl'], '.venv-onedl'):
+        done = subprocess.run(
+            ['make', '-n', 'test', *words], cwd=ROOT, capture_output=True,
+            text=True, check=True, env={'PATH': os.environ['PATH']})
+        first, *_, last = done.stdout.splitlines()
+        assert last.startswith(f'{folder}/bin/pytest ')
+        assert first.startswith('STACK=')
+        assert ('onedl' in first) is (folder != '.venv')
 
 
 # Interruptions.
@@ -689,7 +744,8 @@ def test_scripts_are_python_38():
         ast.parse(path.read_text(), feature_version=(3, 8))
 
 
-@pytest.mark.parametrize('name', ['build', 'runtime', 'dev'])
+@pytest.mark.parametrize('name', ['build', 'runtime', 'dev', 'stock',
+                                  'onedl'])
 def test_direct_requirements_are_pinned_with_a_reason(name):
     lines = (REQUIREMENTS / f'{name}.txt').read_text().splitlines()
     for line in lines:
@@ -698,8 +754,9 @@ def test_direct_requirements_are_pinned_with_a_reason(name):
 
 
 def test_constraints_do_not_repeat_pins():
-    pins = {name: setup_env.read_pins(REQUIREMENTS / f'{name}.txt')
-            for name in ('build', 'runtime', 'dev', 'constraints')}
+    pins = {name: stamps.read_pins(REQUIREMENTS / f'{name}.txt')
+            for name in ('build', 'runtime', 'dev', 'stock', 'onedl',
+                         'constraints')}
     held = set(pins.pop('constraints'))
     assert all(held.isdisjoint(direct) for direct in pins.values())
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import json
 import os
 import signal
@@ -17,20 +18,20 @@ import sys
 import types
 from pathlib import Path
 
-# For their time only: each program imports what it uses as ever.
-import cv2  # noqa: F401
-import matplotlib.pyplot  # noqa: F401
-import mmcv.ops  # noqa: F401
-import mmcv.transforms  # noqa: F401
-import mmengine.runner  # noqa: F401
-import mmengine.visualization  # noqa: F401
 import numpy as np
 from mmengine.config import config
+from yapf.yapflib import yapf_api
+
+# For their time only: each program imports what it uses as ever.
+for module in ('cv2', 'matplotlib.pyplot', 'mmengine.runner',
+               'mmengine.visualization', 'mmcv.ops', 'mmcv.transforms'):
+    with contextlib.suppress(ModuleNotFoundError):  # not all have mmcv
+        importlib.import_module(module)
 
 
 def remember_formatted_code() -> None:
     """mmengine formats the same config five times a run."""
-    format_code, known = config.FormatCode, {}
+    format_code, known = yapf_api.FormatCode, {}
 
     def remembering(text, **options):
         key = text, repr(options)
@@ -38,7 +39,9 @@ def remember_formatted_code() -> None:
             known[key] = format_code(text, **options)
         return known[key]
 
-    config.FormatCode = remembering
+    yapf_api.FormatCode = remembering  # where mmengine's fork finds it
+    if hasattr(config, 'FormatCode'):
+        config.FormatCode = remembering
 
 
 def serve(requests: socket.socket) -> list[str]:

@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 """Makes .venv: torch, OpenMMLab with compiled ops, Taichi, and this package.
 
+With STACK=onedl it makes .venv-onedl, with the maintained forks of OpenMMLab.
+
 Run it as often as you like: it does what is missing and nothing else. It may
 be stopped at any point; the next run goes on or, where a half-done step cannot
 be trusted, does it anew. A .venv that it did not make is moved aside.
 
 environment variables:
+  STACK             stock (default) or onedl
   PYTHON            the Python 3.11 to use (default: python3, else python3.11)
   TORCH_SPEC        requirement for torch (default: the pin in
                     requirements/runtime.txt), e.g. torch==2.13.0+cpu
@@ -34,12 +37,12 @@ from pathlib import Path
 
 from env_setup import checks, mmcv
 from env_setup.process import SetupError, duration, locked, say
+from env_setup.stacks import choose_stack
 from env_setup.stamps import (
     READ_BY_BUILD,
     SOURCES,
     Stamps,
     digest,
-    read_pins,
     source_digest,
     source_files,
 )
@@ -67,32 +70,40 @@ class Setup:
     Args:
         root: The project's folder.
         env: The user's environment variables.
+
+    Raises:
+        SetupError: ``STACK`` is not known, or requirements are not pins.
     """
 
     def __init__(self, root: Path, env: Mapping[str, str]):
         self.root = root
         self.env = env
-        self.folder = root / '.venv'
+        self.stack = choose_stack(env)
+        self.folder = root / self.stack.folder
         self.venv = Venv(self.folder, self.folder / 'setup-logs', env)
         self.done = Stamps(self.folder / 'setup-state')
         self.work = self.folder / 'setup-work'
         self.cache = mmcv.wheel_cache(env)
-        self.pins = read_pins(root / 'requirements' / 'runtime.txt')
+        self.pins = self.stack.pins(root)
+        self.mmcv_version = self.pins[self.stack.mmcv]
         self.default_torch = f'torch=={self.pins["torch"]}'
         self.torch_spec = env.get('TORCH_SPEC') or self.default_torch
         self.wanted = self._wanted_stamps()
 
     def _wanted_stamps(self) -> dict[str, str]:
         texts = [path.read_text(encoding='utf-8') for path in
-                 sorted((self.root / 'requirements').glob('*.txt'))]
+                 self.stack.requirements(self.root)]
         # The programs in bin/ name the folder: a moved project needs new ones.
         venv = digest(str(self.folder))
         packages = digest(venv, self.torch_spec, *texts)
-        build = digest(packages, mmcv.wheel_key(
-            self.pins['mmcv'], self.torch_spec, self.env))
+        build = digest(packages, self._wheel_key(self.torch_spec))
         package = digest(venv, source_digest(self.root))
         return {'venv': venv, 'packages': packages, 'mmcv': build,
                 'package': package}
+
+    def _wheel_key(self, torch: str) -> str:
+        return mmcv.wheel_key(self.stack.mmcv, self.mmcv_version, torch,
+                              self.env)
 
     def pending(self) -> list[str]:
         """Lists the steps to do, in order."""
@@ -118,7 +129,7 @@ class Setup:
             self.done[step] = self.wanted[step]
         if steps:
             took = duration(time.monotonic() - start)
-            say(f'setup: .venv is ready ({took})')
+            say(f'setup: {self.folder.name} is ready ({took})')
 
     def check(self, steps: list[str]) -> None:
         """Checks all that the steps need before the first of them starts.
@@ -139,8 +150,9 @@ class Setup:
             temporary = Path(self.env.get('TMPDIR') or '/tmp')
             needs = [(self.root, checks.PACKAGES_GIB),
                      (temporary, checks.TEMPORARY_GIB)]
-        builds = not mmcv.may_be_cached(self.cache, self.pins['mmcv'],
-                                        self.torch_spec, self.env)
+        builds = not mmcv.may_be_cached(
+            self.cache, self.stack.mmcv, self.mmcv_version, self.torch_spec,
+            self.env)
         if builds:
             missing += checks.missing_for_build(probe, self.env)
             needs.append((self.root, checks.BUILD_GIB))
@@ -157,9 +169,9 @@ class Setup:
         """Makes an empty virtual environment in place of any other."""
         probe = checks.choose_python(self.env)
         self._clear_away()
-        say(f'[1/5] making .venv with Python {probe.version_text} '
-            f'({probe.path})')
-        # Made first, so that a half-made .venv is known as our own.
+        say(f'[1/5] making {self.folder.name} with Python '
+            f'{probe.version_text} ({probe.path})')
+        # Made first, so that a half-made folder is known as our own.
         self.done.folder.mkdir(parents=True)
         self.venv.create(probe.path)
 
@@ -169,13 +181,15 @@ class Setup:
         ours = self.done.folder.is_dir()
         if not ours and not (self.folder.is_dir()
                              and not any(self.folder.iterdir())):
-            aside = self.root / time.strftime('.venv-%Y%m%d-%H%M%S')
-            say(f'setup: .venv was not made by this script; moving it to '
-                f'{aside.name}')
+            aside = self.folder.with_name(
+                self.folder.name + time.strftime('-%Y%m%d-%H%M%S'))
+            say(f'setup: {self.folder.name} was not made by this script; '
+                f'moving it to {aside.name}')
             os.rename(self.folder, aside)
             return
         if ours:
-            say('setup: clearing away an unfinished or outdated .venv')
+            say('setup: clearing away an unfinished or outdated '
+                f'{self.folder.name}')
         # The state goes last: it marks what is left as ours to clear away.
         for path in sorted(self.folder.iterdir(),
                            key=lambda path: path == self.done.folder):
@@ -216,21 +230,22 @@ class Setup:
         rest = self.done.folder / 'runtime.txt'
         rest.write_text('\n'.join(
             f'{name}=={version}' for name, version in self.pins.items()
-            if name not in ('torch', 'mmcv')))
+            if name not in ('torch', self.stack.mmcv)))
         # torch is named again lest a dependency replaces it.
         self.venv.pip(
             ['install', f'torch=={self.venv.installed_version("torch")}',
-             '-r', str(rest), '-r', str(folder / 'dev.txt'), *common],
+             '-r', str(rest), '-r', str(folder / 'dev.txt'), *common,
+             # The forks come as sources; they build with what is pinned.
+             '--no-build-isolation'],
             'install-packages',
             '[3/5] installing OpenMMLab, Taichi and the development tools')
 
     def make_mmcv(self) -> None:
         """Installs mmcv with its ops, from the kept wheel or a new one."""
         torch = mmcv.torch_facts(self.venv.python, self.venv.env)
-        version = self.pins['mmcv']
-        key = mmcv.wheel_key(version, torch.version, self.env)
+        key = self._wheel_key(torch.version)
         wheel = mmcv.cached_wheel(self.cache, key)
-        title = f'[4/5] mmcv {version}'
+        title = f'[4/5] {self.stack.mmcv} {self.mmcv_version}'
         if wheel:
             say(f'{title}: installing the wheel kept in {wheel.parent}')
             fault = self._try_mmcv(wheel)
@@ -256,9 +271,10 @@ class Setup:
         self.work.mkdir()
         self.venv.pip(
             ['download', '--no-deps', '--no-build-isolation', '--no-binary',
-             'mmcv', '--dest', str(self.work), f'mmcv=={self.pins["mmcv"]}'],
+             self.stack.mmcv, '--dest', str(self.work),
+             f'{self.stack.mmcv}=={self.mmcv_version}'],
             'mmcv-source')
-        sdist = next(self.work.glob('mmcv-*'))
+        sdist = next(self.work.glob('*.tar.gz'))
         wheel = mmcv.build_wheel(self.venv.python, sdist, self.work,
                                  self.venv.logs, self.venv.env, torch)
         fault = self._try_mmcv(wheel)
@@ -275,7 +291,7 @@ class Setup:
         Returns:
             What is wrong with it, empty if it works.
         """
-        self.venv.remove_package('mmcv')
+        self.venv.remove_package('mmcv', self.stack.mmcv)
         try:
             self.venv.pip(['install', '--no-deps', str(wheel)],
                           'install-mmcv')
@@ -306,10 +322,11 @@ def set_up(root: Path, env: Mapping[str, str]) -> None:
     Raises:
         SetupError: Something is missing or a step failed.
     """
-    if not Setup(root, env).pending():
+    setup = Setup(root, env)
+    if not setup.pending():
         return
     checks.check_writable(root, 'copy the project to a folder of your own')
-    with locked(root / '.venv.lock'):
+    with locked(root / f'{setup.folder.name}.lock'):
         # Looked at anew: another set-up may have done it meanwhile.
         Setup(root, env).run()
 

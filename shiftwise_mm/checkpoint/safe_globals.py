@@ -6,9 +6,8 @@ checkpoint (the histories of its log), so resuming, ``load_from`` and testing
 all fail; published files of SLaK and ShiftWise hold the training's
 ``argparse.Namespace``. The names needed are registered here, and no others.
 
-The maintained fork of mmengine (onedl-mmengine 0.10.12) allows the real
-``getattr`` and, where a file is refused, loads it with all that it asks for.
-Its function of that is replaced by one that does neither.
+What mmengine's maintained fork adds to that is taken back, see
+:func:`shiftwise_mm.stack.close_checkpoint_fallback`.
 """
 from __future__ import annotations
 
@@ -19,7 +18,8 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
-from mmengine.runner import checkpoint as mmengine_checkpoint
+
+from shiftwise_mm.stack import close_checkpoint_fallback
 
 __all__ = ['register_safe_globals']
 
@@ -59,16 +59,10 @@ def _getattr(owner: type, name: str):
     return allowed[name]
 
 
-def _load_weights_only(file, map_location=None, weights_only=None):
-    """``torch.load`` with ``weights_only=True``, whatever is asked for."""
-    return torch.load(file, map_location=map_location, weights_only=True)
-
-
 def register_safe_globals() -> None:
     """Registers the names with ``torch.serialization.add_safe_globals``.
 
-    On the fork of mmengine it also replaces the function that would load a
-    refused file without ``weights_only``.
+    They are all that mmengine's own functions load then, on its fork too.
     """
     multiarray = np._core.multiarray
     torch.serialization.add_safe_globals([
@@ -85,5 +79,4 @@ def register_safe_globals() -> None:
           for function in (multiarray.scalar, multiarray._reconstruct)
           for module in ('numpy._core.multiarray', 'numpy.core.multiarray')),
     ])
-    if hasattr(mmengine_checkpoint, '_safe_torch_load'):
-        mmengine_checkpoint._safe_torch_load = _load_weights_only
+    close_checkpoint_fallback()

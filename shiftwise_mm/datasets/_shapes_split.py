@@ -7,7 +7,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from pycocotools import mask as mask_util
+
+from shiftwise_mm.stack import import_optional
 
 from ._shapes_scene import SHAPE_CLASSES, Scene, draw_scene
 
@@ -78,6 +79,7 @@ def write_split(
 def _annotate(
     scene: Scene, image_id: int, first_id: int
 ) -> list[dict[str, Any]]:
+    mask_util = import_optional('pycocotools.mask', 'a data set of shapes')
     annotations = []
     for offset, label in enumerate(scene.labels):
         mask = (scene.owner == offset + 1).astype(np.uint8)

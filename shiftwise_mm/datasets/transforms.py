@@ -3,20 +3,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import mmcv
 import numpy as np
 import torch
-from mmcv.transforms import BaseTransform
 from mmengine.structures import BaseDataElement
 
 from shiftwise_mm.ops.spec import check_int
 from shiftwise_mm.registry import TRANSFORMS
+from shiftwise_mm.stack import import_optional
 
 __all__ = ['PackClsInputs', 'ResizeShortSide']
 
 
+class _Transform:
+    """What a pipeline calls; mmcv's own base needs mmcv."""
+
+    def __call__(self, results: dict) -> dict:
+        return self.transform(results)
+
+
 @TRANSFORMS.register_module()
-class ResizeShortSide(BaseTransform):
+class ResizeShortSide(_Transform):
     """Resizes an image so that its short side has a given length.
 
     As torchvision's ``Resize(size)``, with which the published figures were
@@ -32,6 +38,7 @@ class ResizeShortSide(BaseTransform):
 
     Raises:
         TypeError, ValueError: If ``size`` is not a positive integer.
+        ModuleNotFoundError: When called, if mmcv is not installed.
     """
 
     def __init__(self, size: int, interpolation: str = 'bicubic') -> None:
@@ -39,6 +46,7 @@ class ResizeShortSide(BaseTransform):
         self.interpolation = interpolation
 
     def transform(self, results: dict) -> dict:
+        mmcv = import_optional('mmcv', type(self).__name__)
         height, width = results['img'].shape[:2]
         short = min(height, width)
         shape = [int(self.size * side / short) for side in (width, height)]
@@ -54,7 +62,7 @@ class ResizeShortSide(BaseTransform):
 
 
 @TRANSFORMS.register_module()
-class PackClsInputs(BaseTransform):
+class PackClsInputs(_Transform):
     """Packs an image and its label for a classifier.
 
     Gives ``inputs``, the image as a uint8 tensor (C, H, W) in the order of

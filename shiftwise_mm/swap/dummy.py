@@ -8,6 +8,8 @@ import torch
 import torch.nn as nn
 from mmengine.structures import InstanceData, PixelData
 
+from shiftwise_mm.stack import import_optional
+
 __all__ = ['Noise']
 
 _BATCH = 2  # for training; some predict one image at a time only
@@ -55,11 +57,11 @@ class Noise:
         return self.channels, self.size, self.size
 
     def _segmentation(self, batch: int) -> dict:
-        from mmseg.structures import SegDataSample
+        structures = import_optional('mmseg.structures', 'a segmentor')
         sides = self._shape[1:]
         samples = []
         for _ in range(batch):
-            sample = SegDataSample(metainfo=dict(
+            sample = structures.SegDataSample(metainfo=dict(
                 img_shape=sides, ori_shape=sides, pad_shape=sides,
                 scale_factor=(1., 1.), flip=False, flip_direction=None))
             # Patches, so that no class is a single pixel.
@@ -73,8 +75,7 @@ class Noise:
         return dict(inputs=images, data_samples=samples)
 
     def _detection(self, batch: int, proposals: bool = False) -> dict:
-        from mmdet.testing import demo_mm_inputs
-        data = demo_mm_inputs(
+        data = import_optional('mmdet.testing', 'a detector').demo_mm_inputs(
             batch, self._shape, [_BOXES] * batch, num_classes=2,
             with_mask=self.masks, with_semantic=True)
         for sample in data['data_samples']:
@@ -102,8 +103,7 @@ class Noise:
 
     def _video(self, keys: list | None) -> dict:
         """Two frames; in training with the places of the key frames."""
-        from mmdet.testing import demo_track_inputs
-        data = demo_track_inputs(
+        data = import_optional('mmdet.testing', 'a tracker').demo_track_inputs(
             1, 2, keys, self._shape, [_BOXES], num_classes=2,
             with_mask=self.masks)
         for video in data['data_samples']:

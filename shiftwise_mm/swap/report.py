@@ -8,12 +8,12 @@ from pathlib import Path
 
 from mmengine.utils import get_installed_path
 
+from shiftwise_mm.stack import installed_versions
+
 from .check import SIZES
 from .sweep import OUTCOMES
 
 __all__ = ['swap_report']
-
-_PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation')
 
 
 def swap_report(rows: Sequence[dict], name: str, command: str) -> str:
@@ -59,7 +59,7 @@ def _introduction(rows: Sequence[dict], name: str,
     checks = sum(row['outcome'] == 'checked' and not row['like']
                  for row in rows)
     versions = ', '.join(f'{package} {version(package)}'
-                         for package in _PACKAGES)
+                         for package in ('torch', *installed_versions()))
     return [
         '# The backbone swapped in all configs of MMDetection and '
         'MMSegmentation', '',

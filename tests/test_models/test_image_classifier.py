@@ -69,6 +69,7 @@ def test_bad_modes_are_named(model):
 
 def test_training_lowers_the_loss(tmp_path):
     """Through mmengine's Runner, on a folder of two classes."""
+    pytest.importorskip('mmcv.transforms')
     make_image_folder(tmp_path / 'data', dict(cat=4, dog=4))
     runner = Runner(
         model=MINI, work_dir=str(tmp_path / 'work'),

@@ -5,7 +5,6 @@ import pytest
 import torch
 import torch.nn as nn
 from helpers import assert_near, randomise_norms
-from mmcv.cnn import ConvModule, build_conv_layer
 
 from shiftwise_mm.models import ShiftWiseConv2d
 from shiftwise_mm.ops import shift_add
@@ -114,12 +113,13 @@ def test_it_has_the_attributes_of_a_convolution():
 
 
 def test_it_builds_from_configs():
+    cnn = pytest.importorskip('mmcv.cnn')
     cfg = dict(type='shiftwise_mm.ShiftWiseConv2d', small_kernel=5)
-    layer = build_conv_layer(cfg, 6, 6, 11, stride=1, padding=5, groups=6,
-                             bias=False)
+    layer = cnn.build_conv_layer(cfg, 6, 6, 11, stride=1, padding=5, groups=6,
+                                 bias=False)
     assert isinstance(layer, ShiftWiseConv2d) and layer.bias is None
-    module = ConvModule(6, 6, 11, padding=5, groups=6, conv_cfg=cfg,
-                        norm_cfg=dict(type='BN'))
+    module = cnn.ConvModule(6, 6, 11, padding=5, groups=6, conv_cfg=cfg,
+                            norm_cfg=dict(type='BN'))
     module.init_weights()
     assert module(torch.randn(2, 6, 9, 8)).shape == (2, 6, 9, 8)
 

@@ -60,7 +60,7 @@ def test_auto_takes_taichi_where_it_can(monkeypatch):
 
 def test_the_reason_of_missing_taichi_is_told(monkeypatch):
     monkeypatch.setattr(runtime, '_installed', lambda: False)
-    with pytest.raises(ValueError, match='not installed.*pip install taichi'):
+    with pytest.raises(ValueError, match='not installed: pip install'):
         shift_add(Y, SPEC, backend='taichi')
     assert 'not installed' in available_backends(Y)['taichi']
     shift_add(Y, SPEC)
@@ -144,12 +144,12 @@ def test_a_tiled_spec_has_no_identity_output():
 def test_nothing_happens_at_import():
     lines = run_python('''
         import os, sys
-        import mmcv, mmengine, numpy as np, torch  # theirs is theirs
+        import mmengine, numpy as np, torch  # theirs is theirs
         env = dict(os.environ)
         threads = torch.get_num_threads()
         state = torch.get_rng_state(), np.random.get_state()[1].copy()
         import shiftwise_mm, shiftwise_mm.ops, shiftwise_mm.models
-        assert 'taichi' not in sys.modules
+        assert not {'taichi', 'mmcv', 'mmdet'} & set(sys.modules)
         assert torch.equal(state[0], torch.get_rng_state())
         assert (state[1] == np.random.get_state()[1]).all()
         assert dict(os.environ) == env

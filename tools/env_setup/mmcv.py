@@ -86,11 +86,13 @@ def wheel_cache(env: Mapping[str, str]) -> Path:
                          'built wheel in SHIFTWISE_WHEELS') from None
 
 
-def wheel_key(mmcv: str, torch: str, env: Mapping[str, str]) -> str:
+def wheel_key(name: str, version: str, torch: str,
+              env: Mapping[str, str]) -> str:
     """Names a build of mmcv by all that its binary depends on.
 
     Args:
-        mmcv: Version of mmcv.
+        name: Distribution of mmcv, e.g. ``onedl-mmcv``.
+        version: Version of mmcv.
         torch: Full version of torch, e.g. ``2.13.0+cpu``.
         env: ``FORCE_CUDA``, and with it ``TORCH_CUDA_ARCH_LIST``.
     """
@@ -99,15 +101,16 @@ def wheel_key(mmcv: str, torch: str, env: Mapping[str, str]) -> str:
         archs = re.findall(r'[\w.+]+', env.get('TORCH_CUDA_ARCH_LIST', ''))
         device = '-'.join(['cuda', *archs])
     tag = 'cp' + ''.join(map(str, PYTHON))
-    return f'mmcv-{mmcv}_torch-{torch}_{tag}_{platform.machine()}_{device}'
+    return (f'{name}-{version}_torch-{torch}_{tag}_{platform.machine()}_'
+            f'{device}')
 
 
 def cached_wheel(cache: Path, key: str) -> Path | None:
     """Returns the kept wheel of a build, or None."""
-    return next(iter(sorted((cache / key).glob('mmcv-*.whl'))), None)
+    return next(iter(sorted((cache / key).glob('*.whl'))), None)
 
 
-def may_be_cached(cache: Path, mmcv: str, torch_spec: str,
+def may_be_cached(cache: Path, name: str, version: str, torch_spec: str,
                   env: Mapping[str, str]) -> bool:
     """Tells, before torch is installed, whether a wheel may be there.
 
@@ -115,11 +118,12 @@ def may_be_cached(cache: Path, mmcv: str, torch_spec: str,
     requirement that is not ``torch==x`` may mean any version.
     """
     pinned = re.fullmatch(r'\s*torch\s*==\s*([\w.+!-]+)\s*', torch_spec)
-    version = pinned.group(1) if pinned else ''
-    local = '' if '+' in version else r'(\+[\w.]+)?'
-    wanted = re.escape(version) + local if pinned else '[^_]+'
+    torch = pinned.group(1) if pinned else ''
+    local = '' if '+' in torch else r'(\+[\w.]+)?'
+    wanted = re.escape(torch) + local if pinned else '[^_]+'
     marker = 'VERSION'
-    pattern = re.escape(wheel_key(mmcv, marker, env)).replace(marker, wanted)
+    pattern = re.escape(wheel_key(name, version, marker, env)).replace(
+        marker, wanted)
     return cache.is_dir() and any(
         re.fullmatch(pattern, entry.name) and cached_wheel(cache, entry.name)
         for entry in cache.iterdir())

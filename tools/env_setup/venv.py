@@ -113,13 +113,19 @@ class Venv:
         found = next(self._site_packages().glob(f'{name}-*.dist-info'))
         return found.name[len(name) + 1:-len('.dist-info')]
 
-    def remove_package(self, name: str) -> None:
+    def remove_package(self, name: str, distribution: str = '') -> None:
         """Removes a package by its folders.
 
         pip's own uninstall refuses when an interrupted install has left the
         package without its list of files.
+
+        Args:
+            name: Name under which it is imported.
+            distribution: Name under which pip knows it, if it is another.
         """
-        for pattern in (name, f'{name}-*.dist-info', f'~{name[1:]}*'):
+        known = (distribution or name).replace('-', '_')
+        for pattern in (name, f'{known}-*.dist-info', f'~{name[1:]}*',
+                        f'~{known[1:]}*'):
             for path in self._site_packages().glob(pattern):
                 shutil.rmtree(path)
 

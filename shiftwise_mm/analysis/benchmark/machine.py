@@ -12,6 +12,7 @@ import torch
 
 from shiftwise_mm.ops.autotune_file import device_name
 from shiftwise_mm.ops.linear import product
+from shiftwise_mm.stack import installed_versions
 
 from .timing import Budget, measure
 
@@ -86,13 +87,14 @@ def read_device(name: str) -> torch.device:
 def provenance(device: torch.device) -> dict[str, object]:
     """Versions, device and threads that figures belong to."""
     found: dict[str, object] = {}
-    for name in ('shiftwise_mm', 'torch', 'taichi', 'mmcv', 'mmdet'):
+    for name in ('shiftwise_mm', 'torch', 'taichi'):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             found[name] = None
     return {
         **found,
+        **installed_versions(),
         'python': platform.python_version(),
         'device': device_name(device),
         'cores': os.cpu_count(),

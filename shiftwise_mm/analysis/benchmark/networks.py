@@ -9,6 +9,7 @@ import torch
 import torch.nn as nn
 
 from shiftwise_mm.models import ConvNeXt, ShiftWiseNet, SLaK, UniRepLKNet
+from shiftwise_mm.stack import import_optional
 
 from .published_networks import compose_as_published
 
@@ -16,8 +17,8 @@ __all__ = ['Entry', 'FAMILIES', 'ENTRIES', 'family', 'settle', 'twin']
 
 
 def _swin(**options) -> nn.Module:
-    from mmdet.models.backbones import SwinTransformer
-    return SwinTransformer(drop_path_rate=0., **options)
+    backbones = import_optional('mmdet.models.backbones', 'Swin-T (mmdet)')
+    return backbones.SwinTransformer(drop_path_rate=0., **options)
 
 
 # Scale .1: with the published 1e-6 of new networks a block's mistake would

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from shiftwise_mm.ops import ShiftSpec, shift_add
+from shiftwise_mm.stack import import_optional
 
 __all__ = ['STRATEGIES', 'Shift', 'plain_slicing']
 
@@ -122,7 +123,8 @@ def rolling(spec: ShiftSpec, outputs: Sequence[str], size: tuple[int, int],
 def deformable(spec: ShiftSpec, outputs: Sequence[str], size: tuple[int, int],
                device: torch.device) -> Shift:
     """mmcv's ``deform_conv2d``: 1x1 kernels of ones, constant offsets."""
-    from mmcv.ops import deform_conv2d
+    deform_conv2d = import_optional(
+        'mmcv.ops', 'deformable convolution').deform_conv2d
     channels, k = spec.channels, spec.num_taps
     ones = torch.ones(channels, k, 1, 1, device=device)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import mmcv
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from shiftwise_mm.ops.spec import check_int
 from shiftwise_mm.registry import HOOKS
+from shiftwise_mm.stack import import_optional
 
 __all__ = ['ComparisonPicturesHook']
 
@@ -49,6 +49,7 @@ class ComparisonPicturesHook(Hook):
     def after_val_iter(self, runner: Runner, batch_idx: int,
                        data_batch: dict | None = None,
                        outputs: Sequence | None = None) -> None:
+        mmcv = import_optional('mmcv', type(self).__name__)
         folder = Path(runner.work_dir, self.out_dir)
         options = {} if self.score_thr is None else dict(
             pred_score_thr=self.score_thr)

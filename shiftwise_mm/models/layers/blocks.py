@@ -3,17 +3,17 @@ from __future__ import annotations
 
 import torch
 import torch.nn as nn
-from mmcv.cnn import build_norm_layer
-from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
 from torch import Tensor
 
 from shiftwise_mm.ops.linear import linear
 
 from .dilated_reparam import DilatedReparamConv2d
+from .drop_path import DropPath
 from .fold import affine_of, fold_conv
 from .gelu_grn_linear import gelu_grn_linear
 from .norm import GRN, NCHWtoNHWC, NHWCtoNCHW, SEModule
+from .norm_cfg import build_norm
 from .pointwise_linear import PointwiseLinear
 from .shiftwise_conv2d import ShiftWiseConv2d
 
@@ -117,7 +117,7 @@ class UniRepBlock(_Block):
             layer_scale_init_value=layer_scale_init_value, deploy=deploy)
         hidden = 4 * channels
         self.norm = (nn.Identity() if deploy else
-                     build_norm_layer(norm_cfg, channels)[1])
+                     build_norm(norm_cfg, channels))
         self.se = SEModule(channels, channels // 4)
         self.pwconv1 = nn.Sequential(NCHWtoNHWC(),
                                      PointwiseLinear(channels, hidden))
@@ -125,7 +125,7 @@ class UniRepBlock(_Block):
         self.pwconv2 = nn.Sequential(
             PointwiseLinear(hidden, channels, bias=deploy), NHWCtoNCHW())
         if not deploy:
-            self.pwconv2.append(build_norm_layer(norm_cfg, channels)[1])
+            self.pwconv2.append(build_norm(norm_cfg, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.se(self.norm(self.mixer(x)))
@@ -231,7 +231,7 @@ class ConvNeXtBlock(_Block):
             channels, mixer, mixer_name=mixer_name,
             drop_path_rate=drop_path_rate,
             layer_scale_init_value=layer_scale_init_value, deploy=deploy)
-        self.norm = build_norm_layer(norm_cfg, channels)[1]
+        self.norm = build_norm(norm_cfg, channels)
         if not isinstance(self.norm, nn.LayerNorm):
             raise ValueError('norm_cfg must be that of a layer norm (LN), got '
                              f'{norm_cfg!r}')

@@ -4,7 +4,6 @@ from __future__ import annotations
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from shiftwise_mm.ops.strips import strip_conv, strip_weights
 
 from .fold import fold_strips
 from .kernel_masks import KernelMasks
+from .norm_cfg import build_norm
 
 __all__ = ['DecomposedConv2d', 'kernel_to_taps', 'taps_to_kernel']
 
@@ -167,7 +167,7 @@ class DecomposedConv2d(KernelMasks, BaseModule):
         self.conv_i = self._depthwise(n, n)
         for name in 'hvi':
             self.add_module(f'norm_{name}',
-                            build_norm_layer(norm_cfg, self.spec.channels)[1])
+                            build_norm(norm_cfg, self.spec.channels))
 
     def masked_kernels(self) -> dict[str, tuple[nn.Parameter, ...]]:
         """A mask a direction, or one of shared kernels; see the base."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor
 
 from .fold import affine_of
+from .norm_cfg import build_norm
 
 __all__ = ['DilatedReparamConv2d', 'BRANCHES']
 
@@ -61,13 +61,13 @@ class DilatedReparamConv2d(BaseModule):
                              bias=False)
 
         self.lk_origin = depthwise(kernel_size)
-        self.origin_bn = build_norm_layer(norm_cfg, channels)[1]
+        self.origin_bn = build_norm(norm_cfg, channels)
         self._branches = []
         for size, dilation in BRANCHES[kernel_size]:
             name = f'k{size}_{dilation}'
             self.add_module(f'dil_conv_{name}', depthwise(size, dilation))
             self.add_module(f'dil_bn_{name}',
-                            build_norm_layer(norm_cfg, channels)[1])
+                            build_norm(norm_cfg, channels))
             self._branches.append(name)
 
     def _pairs(self):

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn as nn
-from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from shiftwise_mm.registry import MODELS
 from .fold import fold_strips
 from .ghost import permute_channels, split_channels
 from .kernel_masks import KernelMasks
+from .norm_cfg import build_norm
 
 __all__ = ['ShiftWiseConv2d']
 
@@ -182,7 +182,7 @@ class ShiftWiseConv2d(KernelMasks, BaseModule):
                       bias=False) for _ in range(self.num_paths))
         for name in self.spec.outputs:
             norm = (nn.Identity() if self.norm_cfg is None else
-                    build_norm_layer(self.norm_cfg, c)[1])
+                    build_norm(self.norm_cfg, c))
             self.add_module(f'norm_{name}', norm)
         if bias:
             self.bias = nn.Parameter(torch.zeros(self.out_channels))

@@ -9,6 +9,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from shiftwise_mm.registry import MODELS
+from shiftwise_mm.stack import import_optional
 
 __all__ = ['InstanceTTAModel']
 
@@ -52,7 +53,8 @@ class InstanceTTAModel(BaseTTAModel):
         return [self._merge(views) for views in data_samples_list]
 
     def _merge(self, views: list):
-        from mmcv.ops import batched_nms
+        batched_nms = import_optional('mmcv.ops',
+                                      type(self).__name__).batched_nms
         merged, *_ = views
         found = InstanceData.cat([_flipped_back(view) for view in views])
         if len(found):
