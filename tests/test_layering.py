@@ -14,8 +14,9 @@ LAYERS = [
     'shiftwise_mm.models', 'shiftwise_mm.sparsity',
     'shiftwise_mm.visualization',
     'shiftwise_mm.datasets',
-    'shiftwise_mm.evaluation', 'shiftwise_mm.analysis', 'shiftwise_mm.swap',
-    'shiftwise_mm.engine', 'shiftwise_mm.cli', 'shiftwise_mm.__main__'
+    'shiftwise_mm.evaluation', 'shiftwise_mm.analysis', 'shiftwise_mm.zoo',
+    'shiftwise_mm.swap', 'shiftwise_mm.engine', 'shiftwise_mm.diagnosis',
+    'shiftwise_mm.cli', 'shiftwise_mm.doctor', 'shiftwise_mm.__main__'
 ]
 FILES = sorted([*ROOT.glob('shiftwise_mm/**/*.py'),
                 *ROOT.glob('kernels/*.py')])

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from shiftwise_mm.config_paths import configs_of
-
 from shiftwise_mm.stack import installed_versions
 
 from .check import SIZES
