@@ -31,11 +31,11 @@ else
 endif
 
 demo: setup
-	@$(BIN)/python tools/demo.py $(call option,--backbone,BACKBONE) \
+	@$(BIN)/shiftwise demo $(call option,--backbone,BACKBONE) \
 	  $(DEMO_OPTIONS)
 
 demo-seg: setup
-	@$(BIN)/python tools/demo_seg.py $(DEMO_OPTIONS)
+	@$(BIN)/shiftwise demo-seg $(DEMO_OPTIONS)
 
 test: lint
 	@$(PYTEST) -m 'not slow' $(PYTEST_ARGS)

@@ -92,6 +92,9 @@ setup(
         # Draws the pictures, and runs what the pages say.
         'docs': ['matplotlib>=3.7', 'pytest>=8'],
     },
+    entry_points={
+        'console_scripts': ['shiftwise = shiftwise_mm.cli:main'],
+    },
     cmdclass={'build_py': BuildWithConfigs},
     zip_safe=False,
 )

@@ -7,15 +7,16 @@ from helpers import ROOT
 # From the lowest; a file may import its own layer and those before it.
 LAYERS = [
     'shiftwise_mm.stack', 'shiftwise_mm.kernels', 'shiftwise_mm.ops',
-    'shiftwise_mm.registry',
+    'shiftwise_mm.registry', 'shiftwise_mm.config_paths',
     'shiftwise_mm.checkpoint',
     'shiftwise_mm.models.layers', 'shiftwise_mm.models.backbones',
     'shiftwise_mm.models.heads', 'shiftwise_mm.models.classifiers',
     'shiftwise_mm.models', 'shiftwise_mm.sparsity',
     'shiftwise_mm.visualization',
     'shiftwise_mm.datasets',
-    'shiftwise_mm.evaluation', 'shiftwise_mm.analysis', 'shiftwise_mm.swap',
-    'shiftwise_mm.engine'
+    'shiftwise_mm.evaluation', 'shiftwise_mm.analysis', 'shiftwise_mm.zoo',
+    'shiftwise_mm.swap', 'shiftwise_mm.engine', 'shiftwise_mm.diagnosis',
+    'shiftwise_mm.cli', 'shiftwise_mm.doctor', 'shiftwise_mm.__main__'
 ]
 FILES = sorted([*ROOT.glob('shiftwise_mm/**/*.py'),
                 *ROOT.glob('kernels/*.py')])

@@ -768,5 +768,5 @@ def test_makefile_gives_demo_its_options():
         check=True)
     # The shell joins the lines of a recipe.
     assert done.stdout.replace('\\\n', ' ').splitlines()[-1].split() == [
-        '.venv/bin/python', 'tools/demo.py', '--data', "'some", "where'",
+        '.venv/bin/shiftwise', 'demo', '--data', "'some", "where'",
         '--iters', "'2'"]

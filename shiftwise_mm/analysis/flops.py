@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 
+from shiftwise_mm.config_paths import config_path
 from shiftwise_mm.ops import available_forms
 from shiftwise_mm.ops.spec import check_int
 
@@ -111,17 +112,17 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
     """A config file with options merged in, as ``--cfg-options`` gives them.
 
     Args:
-        path (str | Path): A config of mmengine's.
+        path (str | Path): A config of mmengine's, or ``'mmdet::...'``.
         options (dict, optional): Values by dotted key. A key may be new in
             a part of the config that is there, but not open another part.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If there is no such file or package.
         ValueError: If the file is no Python, a key has no place in it, or
             it holds no model.
     """
     try:
-        cfg = Config.fromfile(path)
+        cfg = Config.fromfile(config_path(str(path)))
     except SyntaxError as error:
         raise ValueError(f'{path} is no config: {error}') from error
     for key in options or {}:

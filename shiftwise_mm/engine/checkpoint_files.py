@@ -21,6 +21,7 @@ from shiftwise_mm.checkpoint.convert import (
 )
 from shiftwise_mm.checkpoint.describe import Facts, describe, describe_model
 from shiftwise_mm.checkpoint.loading import load_file
+from shiftwise_mm.config_paths import config_path
 from shiftwise_mm.registry import MODELS
 from shiftwise_mm.version import __version__
 
@@ -243,7 +244,7 @@ def read_backbone(path: str | os.PathLike
 
 def _backbone_of(config: str) -> dict:
     try:
-        model = Config.fromfile(config).get('model')
+        model = Config.fromfile(config_path(config)).get('model')
     except FileNotFoundError:
         raise
     except Exception as error:  # a config is a program

@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 from mmengine.config import Config
-from mmengine.hub import get_config
 
+from shiftwise_mm.config_paths import config_path
 from shiftwise_mm.datasets import CocoFolder
 from shiftwise_mm.ops.spec import check_int
 
@@ -85,7 +85,7 @@ def demo_config(folder: CocoFolder, *, work_dir: str,
     if sparse is not None and not backbone.startswith('shiftwise'):
         raise ValueError(f'sparse must be None for backbone {backbone!r}, '
                          f'got {sparse!r}')
-    cfg = get_config(BACKBONES[backbone])
+    cfg = Config.fromfile(config_path(BACKBONES[backbone]))
     cfg.work_dir = work_dir
     cfg.resume = resume
     _set_data(cfg, folder)

@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 from mmengine.config import Config
-from mmengine.hub import get_config
 
+from shiftwise_mm.config_paths import config_path
 from shiftwise_mm.datasets import SegFolder
 from shiftwise_mm.ops.spec import check_int
 
@@ -62,7 +62,7 @@ def demo_seg_config(folder: SegFolder, *, work_dir: str, form: str = 'auto',
     check_sparse(sparse)
     if max_iters is not None:
         check_int('max_iters', max_iters, 1)
-    cfg = get_config(_CONFIG)
+    cfg = Config.fromfile(config_path(_CONFIG))
     cfg.work_dir = work_dir
     cfg.resume = resume
     _set_data(cfg, folder)

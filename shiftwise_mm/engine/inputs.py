@@ -6,6 +6,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from shiftwise_mm.config_paths import config_path
+
 __all__ = [
     'BUILD_ERRORS', 'InputError', 'check_checkpoint', 'in_a_line',
     'read_config', 'set_work_dir'
@@ -37,7 +39,7 @@ def read_config(config: str, options: dict | None,
     """A config that holds what is needed.
 
     Args:
-        config (str): Its path.
+        config (str): Its path, or ``'shiftwise_mm::...'``.
         options (dict, optional): Changes, with dots in keys.
         needed (tuple[str]): Keys that must be there and not None.
 
@@ -45,7 +47,7 @@ def read_config(config: str, options: dict | None,
         InputError: If it cannot be read or changed, or something is missing.
     """
     try:
-        cfg = Config.fromfile(config)
+        cfg = Config.fromfile(config_path(config))
         cfg.merge_from_dict(options or {})
     # A config is a program: it may raise anything.
     except Exception as error:
@@ -62,7 +64,7 @@ def set_work_dir(cfg: Config, config: str, work_dir: str | None) -> None:
 
     Args:
         cfg (Config): Is given its ``work_dir``.
-        config (str): Path of the config, for ``work_dirs/NAME``.
+        config (str): The config's path, for ``work_dirs/NAME``.
         work_dir (str, optional): What the user asked for.
     """
     if work_dir is not None:

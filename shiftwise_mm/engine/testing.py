@@ -35,7 +35,8 @@ def config_for_test(config: str,
 
     Args:
         config (str): Path of a config of MMDetection, MMSegmentation or of
-            this package; its ``default_scope`` tells which.
+            this package, or ``'shiftwise_mm::...'``; its ``default_scope``
+            tells which library.
         checkpoint (str): What mmengine loads: a path or a URL.
         work_dir (str, optional): Where logs go; else that of the config, else
             ``work_dirs/`` and the name of the config.

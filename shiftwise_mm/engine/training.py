@@ -33,7 +33,8 @@ def config_for_training(config: str,
 
     Args:
         config (str): Path of a config of MMDetection, MMSegmentation or of
-            this package; its ``default_scope`` tells which.
+            this package, or ``'shiftwise_mm::...'``; its ``default_scope``
+            tells which library.
         work_dir (str, optional): Where logs and checkpoints go; else that of
             the config, else ``work_dirs/`` and the name of the config.
         resume (str, optional): The checkpoint to continue from; ``'auto'``

@@ -4,10 +4,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 
-from mmengine.utils import get_installed_path
-
+from shiftwise_mm.config_paths import configs_of
 from shiftwise_mm.stack import installed_versions
 
 from .check import SIZES
@@ -39,7 +37,7 @@ def swap_report(rows: Sequence[dict], name: str, command: str) -> str:
 def _tidy(reason: str) -> str:
     """In one line, without the place of the packages on this machine."""
     for package in ('mmdet', 'mmseg'):
-        folder = Path(get_installed_path(package), '.mim', 'configs')
+        folder = configs_of(package)
         reason = reason.replace(f'{folder}/', f'{package}::')
     return ' '.join(reason.replace('|', r'\|').split())
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.utils import get_installed_path
+
+from shiftwise_mm.config_paths import configs_of
 
 from .check import SIZES, CheckReport, check_swap
 from .names import SwapError, backbone_config
@@ -40,7 +41,7 @@ _IRRELEVANT = ('init_cfg', 'pretrained', '_scope_', 'mean', 'std',
 
 def list_configs(package: str) -> list[str]:
     """All configs inside an installed package, as ``'mmdet::...'``."""
-    root = Path(get_installed_path(package), '.mim', 'configs')
+    root = configs_of(package)
     return [f'{package}::{path.relative_to(root).as_posix()}'
             for path in sorted(root.rglob('*.py'))
             if '_base_' not in path.parts]
@@ -212,7 +213,7 @@ def _child(connection: Connection, folder: str, config: str, name: str,
             os.dup2(file.fileno(), output)
     package, inside, _ = config.partition('::')
     if inside:  # some name a teacher's config as seen from a checkout
-        os.chdir(Path(get_installed_path(package), '.mim'))
+        os.chdir(configs_of(package).parent)
     try:
         row = try_swap(config, name, known)
     # What went wrong is the result.

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.utils import get_installed_path
+
+from shiftwise_mm.config_paths import configs_of
 
 from .names import SwapError
 from .plan import Swap
@@ -17,7 +18,7 @@ __all__ = ['base_of', 'read_config', 'short_config', 'short_name',
            'write_short_config']
 
 _WIDTH = 79
-_PACKAGES = ('mmdet', 'mmseg')
+_PACKAGES = ('mmdet', 'mmseg', 'shiftwise_mm')
 # What mmengine takes for the path of a config inside a package.
 _INHERITABLE = re.compile(r'\w+::\w+/')
 
@@ -57,8 +58,8 @@ def base_of(config: str, folder: str | os.PathLike = '.') -> str:
     path = os.path.abspath(os.path.expanduser(config))
     for package in _PACKAGES:
         try:
-            root = Path(get_installed_path(package), '.mim', 'configs')
-        except (ImportError, ValueError):  # not installed
+            root = configs_of(package)
+        except FileNotFoundError:  # not installed
             continue
         if config.startswith(f'{package}::'):
             path = root / config.partition('::')[2]

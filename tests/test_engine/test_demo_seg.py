@@ -193,8 +193,8 @@ def test_make_passes_the_options_on():
         ['make', '-n', 'demo-seg', 'DATA=some where', 'ITERS=2', 'FORM=shift',
          'SPARSE=0.6', 'RESUME=1', 'BACKBONE=no'],
         cwd=ROOT, capture_output=True, text=True, check=True)
-    line, = (x for x in done.stdout.splitlines() if 'demo_seg.py' in x)
-    assert line.split('demo_seg.py')[1].split() == [
+    line, = (x for x in done.stdout.splitlines() if 'shiftwise demo-seg' in x)
+    assert line.split('demo-seg')[1].split() == [
         '--data', "'some", "where'", '--form', "'shift'", '--iters', "'2'",
         '--sparse', "'0.6'", '--resume']
 

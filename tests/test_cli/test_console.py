@@ -1,0 +1,92 @@
+"""The command `shiftwise`, as its user runs it."""
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from helpers import ROOT, run_python
+from processes import run_fresh
+
+from shiftwise_mm.cli.console import SUB_COMMANDS, main
+from shiftwise_mm.version import __version__
+
+MODULES = {path.stem for path in ROOT.glob('shiftwise_mm/cli/*.py')
+           if path.stem not in ('__init__', 'console')}
+TOOLS = {path.stem for path in ROOT.glob('tools/*.py')} - {'setup_env'}
+
+
+def test_each_module_is_a_sub_command_and_a_tool():
+    assert {module for module, _ in SUB_COMMANDS.values()} >= MODULES
+    assert MODULES == TOOLS
+    for name in TOOLS:
+        text = (ROOT / f'tools/{name}.py').read_text()
+        assert text.endswith(
+            f'from shiftwise_mm.cli.{name} import main, parse_args  '
+            "# noqa: F401\n\nif __name__ == '__main__':\n    main()\n")
+
+
+def test_the_installed_command_lists_all(tmp_path):
+    """By its script; without importing any of them."""
+    script = Path(sys.executable).with_name('shiftwise')
+    done = run_fresh(script, '--help', cwd=tmp_path)
+    assert done.returncode == 0 and not done.stderr
+    for name, (module, line) in SUB_COMMANDS.items():
+        if module in MODULES:
+            assert f'\n  {name} ' in done.stdout and line in done.stdout
+    assert all(len(line) < 80 for line in done.stdout.splitlines())
+
+
+def test_help_and_version(capsys):
+    assert main([]) == main(['--help']) == main(['-h']) == 0
+    first, *others = capsys.readouterr().out.split('usage: ')[1:]
+    assert len(others) == 2 and all(other == first for other in others)
+    assert main(['--version']) == 0
+    assert capsys.readouterr().out == f'shiftwise_mm {__version__}\n'
+
+
+@pytest.mark.parametrize('name, near', [('trian', 'did you mean train? '),
+                                        ('xyz', ''), ('--train', '')])
+def test_an_unknown_one_gets_a_line(name, near, capsys):
+    assert main([name, 'x']) == 2
+    printed = capsys.readouterr()
+    assert not printed.out
+    assert printed.err.startswith(
+        f'shiftwise: there is no sub-command {name!r}; {near}')
+    assert printed.err.count('\n') == 1
+
+
+@pytest.mark.parametrize('name', [
+    name for name, (module, _) in SUB_COMMANDS.items() if module in MODULES])
+def test_each_gets_its_options(name, monkeypatch, capsys):
+    """Its own help, under the name that the user has typed."""
+    monkeypatch.setattr(sys, 'argv', ['/some/where/shiftwise', name])
+    with pytest.raises(SystemExit) as caught:
+        main([name, '--help'])
+    assert caught.value.code == 0
+    usage = capsys.readouterr().out
+    assert usage.startswith(f'usage: shiftwise {name} ')
+    assert sys.argv[0] == '/some/where/shiftwise'
+    module = import_module(f'shiftwise_mm.cli.{SUB_COMMANDS[name][0]}')
+    assert module.__doc__.split()[0] in usage
+
+
+def test_nothing_heavy_is_imported_for_the_list(tmp_path):
+    out = run_python('''
+        import sys
+        from shiftwise_mm.cli import main
+        main(['--help'])
+        print([name for name in sys.modules if name.split('.')[0] in (
+            'mmcv', 'mmdet', 'mmseg', 'taichi', 'torchvision')
+            or name.startswith(('shiftwise_mm.engine', 'shiftwise_mm.ops'))])
+    ''', tmp_path)
+    assert out[-1] == '[]'
+
+
+def test_the_module_is_the_same_and_exit_codes_pass(tmp_path):
+    """And a config inside a package is taken in any folder."""
+    run = [run_fresh('-m', 'shiftwise_mm', *args, cwd=tmp_path) for args in (
+        ('plot-shifts', 'taps.png', '--large-kernel', 13),
+        ('flops', 'shiftwise_mm::demo/nothing.py', '--shape', 32, 32))]
+    assert [done.returncode for done in run] == [0, 2]
+    assert (tmp_path / 'taps.png').is_file()
+    assert 'shiftwise_mm::demo/nothing.py' in run[1].stderr
