@@ -1,0 +1,1 @@
+"""The command lines, one module each: ``parse_args`` and ``main``."""
