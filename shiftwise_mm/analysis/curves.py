@@ -119,7 +119,10 @@ def _read(file: Path) -> Scalars:
         series = found.train if training else found.metrics
         for key, value in record.items():
             if key not in _COUNTS and isinstance(value, (int, float)):
-                series.setdefault(key, []).append((last, value))
+                points = series.setdefault(key, [])
+                if points and points[-1][0] == last:
+                    points.pop()  # validated again
+                points.append((last, value))
     return found
 
 

@@ -62,8 +62,8 @@ def _table(runs: dict, keys: list[str]) -> str:
             return None
         return max(values) if key in run.metrics else values[-1]
 
-    names = {key: f'{key}, {"best" if any(key in r.metrics for r in
-                                          runs.values()) else "last"}'
+    metrics = {key for run in runs.values() for key in run.metrics}
+    names = {key: f'{key}, best' if key in metrics else f'{key}, last'
              for key in keys}
     return Table('Runs', [
         dict(run=label, iterations=run.iterations, parts=run.parts,

@@ -49,9 +49,10 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 def _table(measured) -> str:
     from shiftwise_mm.analysis.benchmark.report import Table
+    from shiftwise_mm.visualization.erf import percent
     return Table('Area that holds a share of the contributions', [
         {'backbone': m.backbone.label, **{
-            f'{threshold:.0%}': f'{square.area_ratio:.1%} ({square.side})'
+            f'{threshold:.0%}': f'{percent(square.area_ratio)} ({square.side})'
             for threshold, square in m.squares.items()}}
         for m in measured],
         ['Of the input; in brackets the side of the square in pixels.']

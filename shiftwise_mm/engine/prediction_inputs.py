@@ -178,7 +178,8 @@ def _by_pillow(content: bytes, turn: bool) -> np.ndarray:
     with Image.open(io.BytesIO(content)) as image:
         if turn:
             image = ImageOps.exif_transpose(image)
-        return np.ascontiguousarray(np.asarray(image.convert('RGB'))[..., ::-1])
+        pixels = np.asarray(image.convert('RGB'))
+    return np.ascontiguousarray(pixels[..., ::-1])
 
 
 def _reason(error: Exception) -> str:

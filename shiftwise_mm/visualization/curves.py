@@ -52,6 +52,8 @@ def plot_curves(curves: Mapping[str, Mapping[str, Points]],
     figure = Figure(figsize=(.4 + 3.5 * columns, .5 + 2.5 * rows),
                     layout='constrained')
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    last = max((x for by_run in curves.values() for points in by_run.values()
+                for x, _ in points), default=1)
     lines = {}
     for axes, (key, by_run) in zip(panels, curves.items(), strict=False):
         for run, points in by_run.items():
@@ -60,6 +62,7 @@ def plot_curves(curves: Mapping[str, Mapping[str, Points]],
                                    '-' if runs.index(run) < 10 else '--',
                                    smooth)
         axes.set_title(key, fontsize=10)
+        axes.set_xlim(0, 1.03 * last)  # one scale
         axes.grid(alpha=.25)
         axes.spines[['top', 'right']].set_visible(False)
         axes.tick_params(labelsize=8)

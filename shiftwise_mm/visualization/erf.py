@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -31,7 +32,7 @@ def plot_fields(fields: Mapping[str, np.ndarray],
     """
     columns = min(_COLUMNS, len(fields))
     rows = -(-len(fields) // columns)
-    figure = Figure(figsize=(1.1 + 3.1 * columns, .5 + 3.75 * rows),
+    figure = Figure(figsize=(1.1 + 3.1 * columns, .5 + 3.35 * rows),
                     layout='constrained')
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes, (name, scores) in zip(panels, fields.items(), strict=False):
@@ -46,10 +47,16 @@ def plot_fields(fields: Mapping[str, np.ndarray],
     return figure
 
 
+def percent(share: float) -> str:
+    """A share in percent, small ones with more digits."""
+    return f'{share:.1%}' if share >= .01 else f'{share:.3%}'
+
+
 def _panel(axes, name: str, scores: np.ndarray,
            squares: Mapping[float, tuple[int, float]]):
     height, width = scores.shape
-    image = axes.imshow(scores, cmap='magma', vmin=0, vmax=1,
+    # The root brings out what is weak, of which there is most.
+    image = axes.imshow(scores, cmap='magma', norm=PowerNorm(.5, 0, 1),
                         interpolation='antialiased')
     for line, (side, _) in zip(_LINES * len(squares), squares.values(),
                                strict=False):
@@ -57,7 +64,7 @@ def _panel(axes, name: str, scores: np.ndarray,
         axes.add_patch(Rectangle(
             (low[0] - .5, low[1] - .5), min(side, width), min(side, height),
             fill=False, edgecolor='white', lw=.9, ls=line, alpha=.9))
-    figures = '  '.join(f'{threshold:.0%}: {ratio:.1%}'
+    figures = '  '.join(f'{threshold:.0%}: {percent(ratio)}'
                         for threshold, (_, ratio) in squares.items())
     axes.set_title(f'{name}\n', fontsize=11)
     axes.text(.5, 1.015, figures, fontsize=7.5, ha='center', va='bottom',

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import matplotlib
 from matplotlib.figure import Figure
 
 __all__ = ['save_figure', 'whole_file']
@@ -50,6 +51,7 @@ def save_figure(figure: Figure, path: str | os.PathLike,
     """
     suffix = Path(path).suffix.lower()
     dated = {'.svg': 'Date', '.pdf': 'CreationDate'}.get(suffix)
-    with whole_file(path) as part:
+    with whole_file(path) as part, \
+            matplotlib.rc_context({'svg.hashsalt': 'shiftwise_mm'}):
         figure.savefig(part, dpi=dpi,
                        metadata={dated: None} if dated else None)
