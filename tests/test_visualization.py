@@ -1,5 +1,6 @@
 """The pictures, through the library and the tool."""
 import cv2
+import numpy as np
 import pytest
 import torch
 from helpers import ROOT, assert_near
@@ -59,7 +60,7 @@ def test_every_tap_is_drawn_where_it_is_shifted_to():
 
 
 def test_channels_that_pass_are_told():
-    split = split_channels(3, .4)
+    split = split_channels(3, .3)
     assert len(split[0]) == SPEC.channels == 2
     axes = panels(plot_shifts(SPEC, channel=int(split[0][1]), split=split))
     assert [n for n, _ in numbers(axes['channels'])] == [0, 1, 2]
@@ -180,8 +181,16 @@ def test_curves_have_a_panel_a_scalar_and_a_line_a_run():
         plot_curves({'loss': {'a': dense}}, smooth=0)
 
 
+def test_large_fields_are_drawn_by_means():
+    scores = np.random.default_rng(0).random((301, 150))
+    axes, _ = plot_fields(dict(a=scores), dict(a={.2: (5, .04)})).axes
+    drawn = axes.images[0].get_array()
+    assert drawn.shape == (101, 50)
+    assert drawn[1, 2] == pytest.approx(scores[3:6, 6:9].mean())
+    assert drawn[-1, 0] == pytest.approx(scores[300:, :3].mean())
+
+
 def test_fields_have_a_panel_a_network_with_its_squares():
-    import numpy as np
     scores = np.random.default_rng(0).random((20, 30))
     squares = {.2: (5, .04), .99: (20, 1.)}
     figure = plot_fields(dict(a=scores, b=scores), dict(a=squares, b=squares))

@@ -73,8 +73,7 @@ def read_backbone(text: str) -> Backbone:
     Raises:
         InputError: If it is not of this form.
     """
-    # Commas within brackets belong to a value.
-    source, *parts = re.split(r',(?![^(\[{]*[)\]}])', text)
+    source, *parts = _split(text)
     options = {}
     for part in parts:
         name, equals, value = part.partition('=')
@@ -90,6 +89,18 @@ def read_backbone(text: str) -> Backbone:
     return Backbone(source, checkpoint, label or ', '.join(
         [name, *(f'{key}={value}' for key, value in options.items())]),
         {key: _value(value) for key, value in options.items()})
+
+
+def _split(text: str) -> list[str]:
+    """The parts between commas; those within brackets do not count."""
+    parts, depth = [''], 0
+    for letter in text:
+        depth += (letter in '([{') - (letter in ')]}')
+        if letter == ',' and depth <= 0:
+            parts.append('')
+        else:
+            parts[-1] += letter
+    return parts
 
 
 def _value(text: str):

@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 __all__ = ['plot_fields']
 
 _COLUMNS = 4
+_CELLS = 150  # along the side of a panel
 _LINES = ('-', '--', '-.', ':')
 
 
@@ -47,6 +48,20 @@ def plot_fields(fields: Mapping[str, np.ndarray],
     return figure
 
 
+def _cells(scores: np.ndarray) -> np.ndarray:
+    """Means over small squares, so that a panel has ``_CELLS`` at most.
+
+    Single pixels would not be seen, and make large files.
+    """
+    step = -(-max(scores.shape) // _CELLS)
+    counts = np.ones(scores.shape)
+    for axis, length in enumerate(scores.shape):
+        starts = np.arange(0, length, step)
+        scores, counts = (np.add.reduceat(values, starts, axis)
+                          for values in (scores, counts))
+    return scores / counts
+
+
 def percent(share: float) -> str:
     """A share in percent, small ones with more digits."""
     return f'{share:.1%}' if share >= .01 else f'{share:.3%}'
@@ -56,8 +71,9 @@ def _panel(axes, name: str, scores: np.ndarray,
            squares: Mapping[float, tuple[int, float]]):
     height, width = scores.shape
     # The root brings out what is weak, of which there is most.
-    image = axes.imshow(scores, cmap='magma', norm=PowerNorm(.5, 0, 1),
-                        interpolation='antialiased')
+    image = axes.imshow(
+        _cells(scores), cmap='magma', norm=PowerNorm(.5, 0, 1),
+        interpolation='nearest', extent=(-.5, width - .5, height - .5, -.5))
     for line, (side, _) in zip(_LINES * len(squares), squares.values(),
                                strict=False):
         low = max(width // 2 - side // 2, 0), max(height // 2 - side // 2, 0)

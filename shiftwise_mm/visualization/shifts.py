@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from shiftwise_mm.ops import ShiftSpec
 
@@ -60,7 +61,7 @@ def plot_shifts(spec: ShiftSpec, channel: int = 0, rep: int = 0,
     heights = [1, 4.2]
     if split is not None:
         rows, heights = [*rows, ['channels'] * 3], [*heights, .9]
-    axes = figure.subplot_mosaic(rows, width_ratios=(1.5, 3.4, .55),
+    axes = figure.subplot_mosaic(rows, width_ratios=(1.5, 3.3, .75),
                                  height_ratios=heights)
     for name, panel in axes.items():
         panel.set_label(name)
@@ -110,6 +111,9 @@ def _draw_strip(axes, spec: ShiftSpec, direction: str, rep: int,
         axes.set(ylim=ends[::-1], xlim=(-n + .2, n - .2), xticks=[])
         axes.set_title('3. along\nthe column', fontsize=10)
         axes.set_ylabel('rows from the centre', fontsize=8)
+    for axis in axes.xaxis, axes.yaxis:
+        if len(axis.get_ticklocs()):
+            axis.set_major_locator(MaxNLocator(7, integer=True))
     axes.set_aspect('equal')
 
 
