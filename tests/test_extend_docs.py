@@ -31,7 +31,7 @@ def apply_diff(path, diff):
 
 def follow(section, tree):
     """Does what a section says; returns its last program, and its output."""
-    program = output = None
+    program = output = target = None
     end = 0
     for block in BLOCK.finditer(section):
         kind, code = block.groups()
