@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -117,15 +118,29 @@ def twin_of(name: str) -> str:
 def commands_of(page: Page) -> list[str]:
     """Each command of the page's ``bash`` blocks, on one line.
 
-    Without comments; a definition of the shell (``NAME=...``, ``f() {``) is a
-    command too.
+    Without comments. Variables (``NAME=value`` on a line of its own) and
+    functions (``name() { body; }``) of a block are put in.
     """
-    found = []
-    for block in page.blocks:
-        if block.kind != 'bash':
-            continue
-        for line in re.sub(r'\\\n\s*', '', block.code).splitlines():
-            line = re.sub(r'(^|\s+)#.*', '', line).strip()
-            if line:
-                found.append(line)
+    return [command for block in page.blocks if block.kind == 'bash'
+            for command in _commands(block.code)]
+
+
+def _commands(code: str) -> list[str]:
+    found, variables, functions = [], {}, {}
+    for line in re.sub(r'\\\n\s*', '', code).splitlines():
+        line = re.sub(r'(^|\s+)#.*', '', line).strip()
+        for name, value in variables.items():
+            line = re.sub(rf'\${name}\b', value, line)
+        name, _, rest = line.partition(' ')
+        if re.fullmatch(r'\w+=\S+', line):
+            variables.update([line.split('=', 1)])
+        elif function := re.fullmatch(r'(\w+)\(\) \{ (.+); \}', line):
+            functions[function[1]] = function[2]
+        elif name in functions:
+            words = shlex.split(rest)
+            found.append(re.sub(
+                r'"?\$(\d)"?', lambda m, words=words: words[int(m[1]) - 1],
+                functions[name]))
+        elif line:
+            found.append(line)
     return found
