@@ -68,5 +68,5 @@ def test_it_runs_and_prints_what_the_page_says(name, tmp_path):
     printed = run_python(code, tmp_path, run=run_forked)
     said = re.search(r'^prints (`.+?)(?:\. |\.$)', read_page(name).prose,
                      re.M | re.S)
-    expected = re.findall('`(.+?)`', said[1])
+    expected = re.findall('`(.+?)`', said[1]) if said else []
     assert printed[:len(expected)] == expected
