@@ -46,16 +46,31 @@ TABLE = (
     # The environment.
     Entry(r'sudo apt-get install .+',
           OWN + 'test_packages_of_debian_are_those_of_the_set_up'),
-    Entry(r'make setup', SETUP + 'test_nothing_to_do_is_silent_and_fast'),
+    Entry(r'make setup( STACK=onedl)?',
+          SETUP + 'test_nothing_to_do_is_silent_and_fast'),
     Entry(r'source \.venv/bin/activate',
           OWN + 'test_the_environment_has_what_the_docs_activate'),
     Entry(r"pip install --no-build-isolation '\.\[taichi\]'",
           SETUP + 'test_package_is_built_from_current_sources_alone'),
     Entry(r"pip install 'setuptools<81'", run=('--no-index', '--no-deps')),
-    Entry(r'make (test|lint)', OWN + 'test_make_knows_the_target'),
+    Entry(r'make (test|lint)( STACK=onedl)?',
+          OWN + 'test_make_knows_the_target'),
     Entry(r'pytest --import-mode=importlib tests/test_ops/test_spec\.py',
           'tests/test_ops/test_spec.py::'
           'test_tables_are_the_published_ones'),
+    Entry(r'python -m pip wheel --no-deps --wheel-dir dist \.',
+          'tests/test_install.py::test_the_built_wheel_is_complete'),
+    Entry(r'pip install torch==\S+',
+          SETUP + 'test_torch_comes_first_and_is_held'),
+    Entry(r"pip install 'setuptools<81' wheel .+",
+          SETUP + 'test_direct_requirements_are_pinned_with_a_reason'),
+    Entry(r'MMCV_WITH_OPS=1 .*pip install --no-build-isolation \S+',
+          SETUP + 'test_built_wheel_is_kept'),
+    Entry(r"pip install (onedl-mmengine==\S+|.* '\.\[export\]')",
+          'tests/test_stack.py::test_extras_bring_the_pinned_releases'),
+    Entry(r"pip install 'dist/.+\.whl\[.+\]'",
+          'tests/test_install.py::test_the_wheel_works_elsewhere'),
+    Entry(r'python -c ".+"', run=()),
     # Demos.
     Entry(r'make demo( DATA=\w+)?', DEMO),
     Entry(r'make demo-seg DATA=\w+', DEMO_SEG),
@@ -94,7 +109,18 @@ TABLE = (
     Entry(r'python tools/compare_sparsity\.py \S+ \S+',
           'tests/test_engine/test_sparsity_comparison.py::'
           'test_the_tool_as_its_user_runs_it'),
+    # Deployment.
+    Entry(r'python tools/deploy\.py \S+ \S+ deployed\.pth',
+          'tests/test_engine/test_deploy.py::'
+          'test_the_demo_has_the_same_predictions'),
+    Entry(r'python tools/test\.py deployed\.py deployed\.pth',
+          'tests/test_engine/test_deploy.py::'
+          'test_the_demo_has_the_same_predictions'),
+    Entry(rf'python tools/export_onnx\.py \S+ \S+ \S+\.onnx{REST}',
+          'tests/test_engine/test_export_onnx.py::test_the_tool'),
     # Pictures.
+    Entry(r'python tools/(predict|plot_erf|plot_curves)\.py .+',
+          'tests/test_visualization_docs.py::test_the_command_runs'),
     Entry(rf'python tools/plot_shifts\.py docs/\w+\.png{REST}', run=()),
     # What works here.
     Entry(r'python -m shiftwise_mm\.doctor',

@@ -20,6 +20,7 @@ TABLE = {
         DOCS + 'test_the_readme_loads_published_weights',
         DOCS + 'test_hooks_of_the_docs_are_built'),
     'docs/checkpoints.md': (DOCS + 'test_hooks_of_the_docs_are_built', ),
+    'docs/deploy.md': (DOCS + 'test_hooks_of_the_docs_are_built', None),
     'docs/extend.md': (FOLLOWED, ) * 4,
     'docs/operator.md': (None, None),
     'docs/own_data.md': (
