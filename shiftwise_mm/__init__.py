@@ -8,7 +8,7 @@ torch loads checkpoints of mmengine only with the names in
 import sys
 from importlib import import_module
 
-from .stack import import_optional
+from .stack import register_packages
 from .version import __version__
 
 __all__ = ['__version__', 'build_backbone', 'list_models']
@@ -31,9 +31,7 @@ def __dir__() -> list[str]:
 
 def _register() -> None:
     # First of all: everything else imports mmengine without such a message.
-    import_optional('mmengine.config.utils', 'shiftwise_mm').MODULE2PACKAGE[
-        'shiftwise_mm'] = 'shiftwise_mm'
-
+    register_packages()
     from .checkpoint.safe_globals import register_safe_globals
     register_safe_globals()
 

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 __all__ = [
     'ONEDL', 'STOCK', 'Stack', 'close_checkpoint_fallback', 'extra_of',
-    'find_stack', 'import_optional', 'installed_versions'
+    'find_stack', 'import_optional', 'installed_versions',
+    'register_packages'
 ]
 
 
@@ -119,6 +120,22 @@ def import_optional(module: str, user: str) -> ModuleType:
             f'{user} needs {package}, which is not installed: pip install '
             f'{command}', name=package) from None
     return importlib.import_module(module)
+
+
+def register_packages() -> None:
+    """Tells mmengine the packages whose configs are bases, ``'mmseg::...'``.
+
+    It knows mmsegmentation by the name of its distribution only, which is
+    another on the forks; there ``'mmseg::...'`` would count as missing.
+    """
+    known = import_optional('mmengine.config.utils',
+                            'shiftwise_mm').MODULE2PACKAGE
+    installed = installed_versions()
+    for package, name in ONEDL.distributions.items():
+        # Others, mmengine itself among them, it takes for broken libraries.
+        if package in known and name in installed:
+            known[package] = name
+    known['shiftwise_mm'] = 'shiftwise_mm'
 
 
 def close_checkpoint_fallback() -> None:

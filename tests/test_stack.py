@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from helpers import ROOT
+from mmengine.config import Config
+from mmengine.hub import get_config
 
 from shiftwise_mm import stack
 
@@ -79,6 +81,17 @@ def test_extras_bring_the_pinned_releases(name):
         for extra in None, 'taichi':
             if distribution in allowed[extra]:
                 assert version in allowed[extra][distribution]
+
+
+def test_configs_of_all_packages_are_bases(tmp_path):
+    for package, config in (
+            ('mmdet', 'retinanet/retinanet_r18_fpn_1x_coco.py'),
+            ('mmseg', 'fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py')):
+        pytest.importorskip(package)
+        file = tmp_path / f'{package}.py'
+        file.write_text(f"_base_ = '{package}::{config}'")
+        assert Config.fromfile(file).model.backbone
+        assert get_config(f'{package}::{config}').model.backbone
 
 
 def test_nothing_installed_counts_as_stock(installed):

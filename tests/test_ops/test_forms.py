@@ -144,7 +144,7 @@ def test_a_tiled_spec_has_no_identity_output():
 def test_nothing_happens_at_import():
     lines = run_python('''
         import os, sys
-        import mmengine, numpy as np, torch  # theirs is theirs
+        import cv2, mmengine, numpy as np, torch  # theirs is theirs
         env = dict(os.environ)
         threads = torch.get_num_threads()
         state = torch.get_rng_state(), np.random.get_state()[1].copy()
