@@ -33,7 +33,7 @@ from .masks import (
 from .reference import shift_add_reference
 from .shift_kernel import shift_add_taichi, taichi_reason
 from .spec import ShiftSpec
-from .strips import strip_conv
+from .strips import rows_are_faster, strip_conv
 
 __all__ = [
     'shift_add', 'shiftwise_conv', 'available_backends', 'available_forms',
@@ -57,7 +57,8 @@ def _strip_form(x: Tensor, weight: Tensor, spec: ShiftSpec,
     strips = strips_of(weight, spec, outputs, mask)
     if not torch.is_grad_enabled() and has_values(x):
         # Faster, the way there included, than wide strips in rows.
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=torch.contiguous_format if
+                         rows_are_faster(x, spec) else torch.channels_last)
     return tuple(strip_conv(x, strip, spec, name)
                  for name, strip in zip(outputs, strips, strict=True))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .capability import has_avx2_only
 from .masks import has_values, mask_bytes, masked_weight
 from .spec import ShiftSpec
 from .strips import strip_weights
@@ -52,7 +53,11 @@ def strips_of(weight: Tensor, spec: ShiftSpec, outputs: tuple[str, ...],
         with torch.inference_mode(False):
             masked = masked_weight(kept.weight, mask)
             for name in missing:
-                kept.strips[name] = strip_weights(masked, spec, name)
+                strip = strip_weights(masked, spec, name)
+                if name == 'h' and has_avx2_only():
+                    # Mostly it is read as a tall one.
+                    strip = strip.transpose(2, 3).contiguous().transpose(2, 3)
+                kept.strips[name] = strip
     return [kept.strips[name] for name in outputs]
 
 

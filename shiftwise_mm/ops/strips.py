@@ -12,10 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .capability import has_avx2_only
 from .linear import onednn_takes
+from .masks import has_values
 from .spec import ShiftSpec
 
-__all__ = ['placement', 'strip_weights', 'strip_conv', 'strip_pair_conv']
+__all__ = ['placement', 'strip_weights', 'strip_conv', 'strip_pair_conv',
+           'rows_are_faster']
 
 
 def placement(spec: ShiftSpec, name: str, like: Tensor) -> Tensor:
@@ -59,23 +62,41 @@ def strip_weights(weight: Tensor, spec: ShiftSpec, name: str) -> Tensor:
         c, 1, -1, n)
 
 
+def rows_are_faster(x: Tensor, spec: ShiftSpec) -> bool:
+    """Whether inference runs strips as tall kernels over rows, on this CPU.
+
+    oneDNN has two depthwise kernels of float32. That for rows keeps its sums
+    in registers, but takes no wide strips: these run as tall ones on the
+    transposed tensor. That for channels_last takes both and loads two
+    vectors a product; with AVX-512 it is as fast, with AVX2 half as fast.
+    Narrow strips over few rows do not pay for transposes.
+    """
+    return (has_values(x) and has_avx2_only() and x.dtype == torch.float32
+            and min(x.shape[2:]) * spec.small_kernel >= 35
+            and torch.backends.mkldnn.enabled)
+
+
 def _fitted(x: Tensor, weight: Tensor, before: int,
             dim: int) -> tuple[Tensor, list[int], int]:
     """Kernel, symmetric padding, and what it puts in front on ``dim``.
 
-    One symmetric padding and then the part wanted: faster than padding first.
-    Rows that only ever lie outside the image are left out where they are many
-    (but not in traces, which would keep the size that they saw).
+    The kernel gets as many places before its centre as behind it, with zeros
+    for those that it has not, and loses those that only ever lie outside the
+    image: its convolution has the size of the image. Traces, which would keep
+    the size that they saw, get one symmetric padding and then the part
+    wanted: faster than padding first.
     """
-    after, reach = weight.shape[dim] - 1 - before, x.shape[dim] - 1
-    if not (torch.jit.is_tracing() or torch.compiler.is_compiling()) and \
-            3 * (2 * reach + 1) <= 2 * weight.shape[dim]:
-        first, after = max(before - reach, 0), min(after, reach)
-        before -= first
-        weight = weight.narrow(dim, first, before + 1 + after).contiguous()
+    after = weight.shape[dim] - 1 - before
+    extra = max(after - before, 0)
+    if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+        half, extra = min(max(before, after), x.shape[dim] - 1), 0
+        if not before == after == half:
+            sides = [half - before, half - after]  # negative ones crop
+            weight = F.pad(weight, [0, 0, *sides] if dim == 2 else sides)
+        before = after = half
     padding = [length // 2 for length in weight.shape[2:]]
     padding[dim - 2] = max(before, after)
-    return weight, padding, padding[dim - 2] - before
+    return weight, padding, extra
 
 
 def _conv_along(x: Tensor, weight: Tensor, before: int, dim: int,
@@ -90,15 +111,13 @@ def _conv_along(x: Tensor, weight: Tensor, before: int, dim: int,
 def _add_conv_along(out: Tensor, x: Tensor, weight: Tensor, before: int,
                     dim: int) -> Tensor:
     """``out`` and such a convolution; in place where oneDNN can add it."""
-    weight, padding, extra = _fitted(x, weight, before, dim)
-    if extra == 0 and 2 * padding[dim - 2] + 1 == weight.shape[dim] and \
-            onednn_takes(x, weight) and \
+    if onednn_takes(x, weight) and \
             torch._C._len_torch_dispatch_stack() == 0:  # counters and such
+        weight, padding, _ = _fitted(x, weight, before, dim)
         return torch.ops.mkldnn._convolution_pointwise_.binary(
             out, x, weight, None, padding, [1, 1], [1, 1], x.shape[1], 'add',
             None, None, [], None)
-    return out + F.conv2d(x, weight, padding=padding, groups=x.shape[
-        1]).narrow(dim, extra, x.shape[dim])
+    return out + _conv_along(x, weight, before, dim)
 
 
 _ROWS = 64  # rows of the gradient in one matrix product
@@ -238,10 +257,17 @@ def strip_pair_conv(x: Tensor, strip_h: Tensor, strip_v: Tensor,
     Returns:
         Tensor: ``(B, C, H, W)``.
     """
+    before = spec.large_kernel // 2
     if x.device.type == 'cpu' and not torch.is_grad_enabled():
-        # In this layout oneDNN is as fast with wide kernels as with tall ones.
+        if rows_are_faster(x, spec):
+            rows = x.contiguous()
+            out = _conv_along(rows, strip_v, before, 2, bias)
+            turned = _conv_along(rows.transpose(2, 3).contiguous(),
+                                 strip_h.transpose(2, 3), before, 2)
+            result = torch.empty_like(x, memory_format=torch.channels_last)
+            return torch.add(out, turned.transpose(2, 3), out=result)
+        # In this layout wide strips run as they are.
         x = x.contiguous(memory_format=torch.channels_last)
-        before = spec.large_kernel // 2
         out = _conv_along(x, strip_v, before, 2, bias)
         return _add_conv_along(out, x, strip_h, before, 3)
     out = strip_conv(x, strip_v, spec, 'v') + bias.view(-1, 1, 1)
