@@ -59,6 +59,8 @@ setup(
         'detection': ['mmdet>=3.3,<3.4'],
         # ftfy and regex are imported by mmsegmentation, which lists neither.
         'segmentation': ['mmsegmentation>=1.2.2,<1.3', 'ftfy', 'regex'],
+        # tools/export_onnx.py writes, and checks by running.
+        'export': ['onnx>=1.16,<2', 'onnxruntime>=1.18,<2'],
     },
     cmdclass={'build_py': BuildWithConfigs},
     zip_safe=False,

@@ -14,7 +14,7 @@ LAYERS = [
     'shiftwise_mm.visualization',
     'shiftwise_mm.datasets',
     'shiftwise_mm.evaluation', 'shiftwise_mm.analysis', 'shiftwise_mm.swap',
-    'shiftwise_mm.engine'
+    'shiftwise_mm.engine', 'shiftwise_mm.cli'
 ]
 FILES = sorted([*ROOT.glob('shiftwise_mm/**/*.py'),
                 *ROOT.glob('kernels/*.py')])

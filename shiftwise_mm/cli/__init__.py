@@ -1,0 +1,1 @@
+"""The command lines, each a module of its own."""
