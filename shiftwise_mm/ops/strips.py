@@ -18,6 +18,10 @@ from .spec import ShiftSpec
 __all__ = ['placement', 'strip_weights', 'strip_conv', 'strip_pair_conv']
 
 
+def _exporting() -> bool:
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+
+
 def placement(spec: ShiftSpec, name: str, like: Tensor) -> Tensor:
     """How often tap ``j`` lies at position ``i``: ``(C, positions, k)``.
 
@@ -82,6 +86,12 @@ def _conv_along(x: Tensor, weight: Tensor, before: int, dim: int,
                 bias: Tensor | None = None) -> Tensor:
     """Depthwise convolution, the kernel's first place on ``dim`` at -before.
     """
+    if _exporting():  # one operator, and no view whose strides others check
+        other = weight.shape[5 - dim] // 2
+        along = (before, weight.shape[dim] - 1 - before)
+        around = (other, other)
+        x = F.pad(x, (*along, *around) if dim == 3 else (*around, *along))
+        return F.conv2d(x, weight, bias, groups=x.shape[1])
     weight, padding, extra = _fitted(x, weight, before, dim)
     out = F.conv2d(x, weight, bias, padding=padding, groups=x.shape[1])
     return out.narrow(dim, extra, x.shape[dim])
@@ -212,7 +222,9 @@ def strip_conv(x: Tensor, weight: Tensor, spec: ShiftSpec,
     if name == 'i':
         return F.conv2d(x, weight, padding=spec.small_kernel // 2,
                         groups=x.shape[1])
-    if x.device.type != 'cpu' or not torch.is_grad_enabled() and \
+    # What is exported is not for this CPU, and must not depend on a layout.
+    if x.device.type != 'cpu' or _exporting() or \
+            not torch.is_grad_enabled() and \
             x.is_contiguous(memory_format=torch.channels_last):
         return _conv_along(x, weight, before, 2 if name == 'v' else 3)
     if name == 'v':
@@ -238,7 +250,8 @@ def strip_pair_conv(x: Tensor, strip_h: Tensor, strip_v: Tensor,
     Returns:
         Tensor: ``(B, C, H, W)``.
     """
-    if x.device.type == 'cpu' and not torch.is_grad_enabled():
+    if x.device.type == 'cpu' and not torch.is_grad_enabled() \
+            and not _exporting():
         # In this layout oneDNN is as fast with wide kernels as with tall ones.
         x = x.contiguous(memory_format=torch.channels_last)
         before = spec.large_kernel // 2
