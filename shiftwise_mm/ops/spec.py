@@ -256,7 +256,8 @@ class ShiftSpec:
             with unset_fake_temporarily(), torch.inference_mode(False):
                 self._cache[key] = make()
         fake = active_fake_mode()
-        if fake is None:
+        # Exports hold the values themselves as constants.
+        if fake is None or torch.compiler.is_exporting():
             return self._cache[key]
         # Else each size of a table would be a free one of its own.
         return tree_map(partial(fake.from_tensor, static_shapes=True),

@@ -135,12 +135,12 @@ def _correlate_along(x: Tensor, grad: Tensor, length: int, before: int,
         Tensor: ``(C, 1, length, width)``.
     """
     channels, height = x.shape[1:3]
-    rows = grad.permute(1, 2, 0, 3).reshape(channels, height, -1)
+    rows = _by_rows(grad)
     padded = F.pad(x, (width // 2, width // 2))
     columns = []
     for b in range(width):
         part = padded.narrow(3, b, x.shape[3])
-        part = part.permute(1, 2, 0, 3).reshape(channels, height, -1)
+        part = _by_rows(part)
         column = x.new_zeros(channels, length)
         for first in range(0, height, _ROWS):
             block = rows[:, first:first + _ROWS]
@@ -155,6 +155,15 @@ def _correlate_along(x: Tensor, grad: Tensor, length: int, before: int,
                 column[:, low:high] += sums[:, low - shift:high - shift]
         columns.append(column)
     return torch.stack(columns, -1).unsqueeze(1)
+
+
+def _by_rows(x: Tensor) -> Tensor:
+    """``(B, C, H, W)`` as ``(C, H, B*W)``."""
+    x = x.permute(1, 2, 0, 3)
+    if torch.compiler.is_compiling():
+        # A compiler may think that strides allow a view, and run into others.
+        x = x.clone(memory_format=torch.contiguous_format)
+    return x.reshape(*x.shape[:2], -1)
 
 
 def _diagonal_sums(products: Tensor) -> Tensor:
