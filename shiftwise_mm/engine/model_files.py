@@ -86,8 +86,9 @@ def load_weights(model: nn.Module, checkpoint: str) -> tuple[dict, list[str]]:
         content = load_file(checkpoint)
         if not isinstance(content, Mapping):
             raise ValueError(f'it holds a {type(content).__name__}')
-        state_dict = adapt_checkpoint(model, content)[0] if backbones \
-            else open_container(content).state_dict
+        state_dict = open_container(content).state_dict
+        if backbones and not set(model.state_dict()) <= set(state_dict):
+            state_dict = adapt_checkpoint(model, content)[0]
         missing, unexpected = model.load_state_dict(state_dict, strict=False)
     except (ValueError, RuntimeError, TypeError, OSError) as error:
         raise InputError(f'checkpoint {checkpoint} does not fit: '

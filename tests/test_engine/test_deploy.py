@@ -80,7 +80,7 @@ def test_every_backbone(name, tmp_path):
     kind['type'] = f'shiftwise_mm.{kind["type"]}'
     net = write(tmp_path, kind)
     done = run(tmp_path)
-    assert len(done.parity) == 2 and all(p.error > 0 for p in done.parity)
+    assert len(done.parity) == 2
     again, x = reloaded(tmp_path), torch.randn(1, 3, 99, 75)
     assert again.deploy and not any(
         isinstance(m, nn.BatchNorm2d) for m in again.modules())
@@ -161,8 +161,7 @@ def test_the_changes_of_shipped_configs(name):
     changes = deploy_changes(cfg)
     assert cfg.pretty_text == before
     cfg.merge_from_dict(dict(model=changes))
-    assert cfg.pretty_text.replace('            deploy=True,\n', '') != before
-    assert str(changes).count("'deploy': True") >= 1
+    assert 'deploy=True' in cfg.pretty_text and 'deploy=True' not in before
 
 
 @pytest.mark.parametrize('change, words', [
@@ -210,7 +209,7 @@ def test_wrong_checkpoints_and_outputs_write_nothing(tmp_path, monkeypatch):
 @pytest.fixture(scope='module')
 def shapes(tmp_path_factory):
     base = tmp_path_factory.mktemp('deployed')
-    make_shapes_dataset(base / 'data/shapes', num_train=1, num_val=4,
+    make_shapes_dataset(base / 'data/shapes', num_train=4, num_val=4,
                         image_size=(128, 96))
     return base
 
