@@ -89,6 +89,8 @@ setup(
     extras_require={
         **STOCK, **ONEDL,
         'taichi': ['taichi>=1.7.4,<1.8'],  # the kernels
+        # tools/export_onnx.py writes, and checks by running.
+        'export': ['onnx>=1.16,<2', 'onnxruntime>=1.18,<2'],
         # Draws the pictures, and runs what the pages say.
         'docs': ['matplotlib>=3.7', 'pytest>=8'],
     },

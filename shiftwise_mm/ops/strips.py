@@ -21,6 +21,10 @@ __all__ = ['placement', 'strip_weights', 'strip_conv', 'strip_pair_conv',
            'rows_are_faster']
 
 
+def _exporting() -> bool:
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+
+
 def placement(spec: ShiftSpec, name: str, like: Tensor) -> Tensor:
     """How often tap ``j`` lies at position ``i``: ``(C, positions, k)``.
 
@@ -103,6 +107,12 @@ def _conv_along(x: Tensor, weight: Tensor, before: int, dim: int,
                 bias: Tensor | None = None) -> Tensor:
     """Depthwise convolution, the kernel's first place on ``dim`` at -before.
     """
+    if _exporting():  # one operator, and no view whose strides others check
+        other = weight.shape[5 - dim] // 2
+        along = (before, weight.shape[dim] - 1 - before)
+        around = (other, other)
+        x = F.pad(x, (*along, *around) if dim == 3 else (*around, *along))
+        return F.conv2d(x, weight, bias, groups=x.shape[1])
     weight, padding, extra = _fitted(x, weight, before, dim)
     out = F.conv2d(x, weight, bias, padding=padding, groups=x.shape[1])
     return out.narrow(dim, extra, x.shape[dim])
@@ -144,12 +154,12 @@ def _correlate_along(x: Tensor, grad: Tensor, length: int, before: int,
         Tensor: ``(C, 1, length, width)``.
     """
     channels, height = x.shape[1:3]
-    rows = grad.permute(1, 2, 0, 3).reshape(channels, height, -1)
+    rows = _by_rows(grad)
     padded = F.pad(x, (width // 2, width // 2))
     columns = []
     for b in range(width):
         part = padded.narrow(3, b, x.shape[3])
-        part = part.permute(1, 2, 0, 3).reshape(channels, height, -1)
+        part = _by_rows(part)
         column = x.new_zeros(channels, length)
         for first in range(0, height, _ROWS):
             block = rows[:, first:first + _ROWS]
@@ -164,6 +174,15 @@ def _correlate_along(x: Tensor, grad: Tensor, length: int, before: int,
                 column[:, low:high] += sums[:, low - shift:high - shift]
         columns.append(column)
     return torch.stack(columns, -1).unsqueeze(1)
+
+
+def _by_rows(x: Tensor) -> Tensor:
+    """``(B, C, H, W)`` as ``(C, H, B*W)``."""
+    x = x.permute(1, 2, 0, 3)
+    if torch.compiler.is_compiling():
+        # A compiler may think that strides allow a view, and run into others.
+        x = x.clone(memory_format=torch.contiguous_format)
+    return x.reshape(*x.shape[:2], -1)
 
 
 def _diagonal_sums(products: Tensor) -> Tensor:
@@ -231,7 +250,9 @@ def strip_conv(x: Tensor, weight: Tensor, spec: ShiftSpec,
     if name == 'i':
         return F.conv2d(x, weight, padding=spec.small_kernel // 2,
                         groups=x.shape[1])
-    if x.device.type != 'cpu' or not torch.is_grad_enabled() and \
+    # What is exported is not for this CPU, and must not depend on a layout.
+    if x.device.type != 'cpu' or _exporting() or \
+            not torch.is_grad_enabled() and \
             x.is_contiguous(memory_format=torch.channels_last):
         return _conv_along(x, weight, before, 2 if name == 'v' else 3)
     if name == 'v':
@@ -258,7 +279,8 @@ def strip_pair_conv(x: Tensor, strip_h: Tensor, strip_v: Tensor,
         Tensor: ``(B, C, H, W)``.
     """
     before = spec.large_kernel // 2
-    if x.device.type == 'cpu' and not torch.is_grad_enabled():
+    if x.device.type == 'cpu' and not torch.is_grad_enabled() \
+            and not _exporting():
         if rows_are_faster(x, spec):
             rows = x.contiguous()
             out = _conv_along(rows, strip_v, before, 2, bias)
