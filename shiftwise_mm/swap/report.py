@@ -8,8 +8,6 @@ from importlib.metadata import version
 from shiftwise_mm.config_paths import configs_of
 from shiftwise_mm.stack import installed_versions
 
-from shiftwise_mm.stack import installed_versions
-
 from .check import SIZES
 from .sweep import OUTCOMES
 
