@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .capability import has_avx2_only
 from .linear import onednn_takes
 from .masks import has_values
 from .spec import ShiftSpec
@@ -61,17 +62,18 @@ def strip_weights(weight: Tensor, spec: ShiftSpec, name: str) -> Tensor:
         c, 1, -1, n)
 
 
-def rows_are_faster(x: Tensor) -> bool:
+def rows_are_faster(x: Tensor, spec: ShiftSpec) -> bool:
     """Whether inference runs strips as tall kernels over rows, on this CPU.
 
     oneDNN has two depthwise kernels of float32. That for rows keeps its sums
     in registers, but takes no wide strips: these run as tall ones on the
     transposed tensor. That for channels_last takes both and loads two
     vectors a product; with AVX-512 it is as fast, with AVX2 half as fast.
+    Narrow strips over few rows do not pay for transposes.
     """
-    return (x.device.type == 'cpu' and x.dtype == torch.float32
-            and torch.backends.cpu.get_cpu_capability() == 'AVX2'
-            and torch.backends.mkldnn.enabled and has_values(x))
+    return (has_values(x) and has_avx2_only() and x.dtype == torch.float32
+            and min(x.shape[2:]) * spec.small_kernel >= 35
+            and torch.backends.mkldnn.enabled)
 
 
 def _fitted(x: Tensor, weight: Tensor, before: int,
@@ -255,17 +257,11 @@ def strip_pair_conv(x: Tensor, strip_h: Tensor, strip_v: Tensor,
     Returns:
         Tensor: ``(B, C, H, W)``.
     """
-    before, n = spec.large_kernel // 2, spec.small_kernel
     if x.device.type == 'cpu' and not torch.is_grad_enabled():
-        # Narrow strips over few rows do not pay for the way there and back.
-        if rows_are_faster(x) and min(x.shape[2:]) * n >= 35:
-            rows = x.contiguous()
-            out = _conv_along(rows, strip_v, before, 2, bias)
-            turned = _conv_along(rows.transpose(2, 3).contiguous(),
-                                 strip_h.transpose(2, 3), before, 2)
-            result = torch.empty_like(x, memory_format=torch.channels_last)
-            return torch.add(out, turned.transpose(2, 3), out=result)
-        # In this layout wide strips run as they are.
+        # In this layout wide strips run as they are, and the second is added
+        # in place. Over rows both are faster by themselves with AVX2, but
+        # not within a network: six more tensors are fresh memory there.
+        before = spec.large_kernel // 2
         x = x.contiguous(memory_format=torch.channels_last)
         out = _conv_along(x, strip_v, before, 2, bias)
         return _add_conv_along(out, x, strip_h, before, 3)
