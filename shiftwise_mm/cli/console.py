@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 
+from shiftwise_mm import register
 from shiftwise_mm.version import __version__
 
 __all__ = ['SUB_COMMANDS', 'help_text', 'main']
@@ -37,6 +38,7 @@ SUB_COMMANDS = {
     'doctor': ('doctor', 'what works in this environment, and what not'),
 }
 """Module in this package, and what it does in a line, by sub-command."""
+_DOCTOR = 'doctor'  # has to start whatever is broken
 
 
 def _available() -> dict[str, tuple[str, str]]:
@@ -81,6 +83,12 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         print(f'shiftwise: there is no sub-command {name!r}; {hint}'
               'shiftwise --help lists all', file=sys.stderr)
         return 2
+    if name != _DOCTOR:
+        try:
+            register()
+        except ModuleNotFoundError as error:
+            print(f'shiftwise: {error}', file=sys.stderr)
+            return 2
     module = import_module(f'{__package__}.{available[name][0]}')
     # What argparse shows in the usage of the sub-command.
     program, sys.argv[0] = sys.argv[0], f'shiftwise {name}'

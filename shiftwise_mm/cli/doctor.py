@@ -11,13 +11,16 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.error = lambda message: parser.exit(2, f'doctor: {message}\n')
     parser.add_argument('--json', action='store_true',
                         help='print it for programs, as one JSON object')
+    parser.add_argument(
+        '--quick', action='store_true',
+        help='leave the fused form untested: its kernels are compiled first')
     return parser.parse_args(argv)
 
 
 def main(argv=None) -> int:
     args = parse_args(argv)
     from shiftwise_mm.diagnosis import diagnose
-    diagnosis = diagnose()
+    diagnosis = diagnose(args.quick)
     if args.json:
         print(json.dumps(diagnosis.to_dict(), indent=2))
     else:

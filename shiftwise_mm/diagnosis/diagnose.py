@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 from .check import BROKEN, Check
 from .environment import check_stack, check_versions, compilers, versions
+from .probes import PROBES
 from .process import run_probes
 
 __all__ = ['Diagnosis', 'diagnose']
@@ -66,14 +67,19 @@ class Diagnosis:
         return f'Broken: {names}. See "mend it" above.'
 
 
-def diagnose() -> Diagnosis:
+def diagnose(quick: bool = False) -> Diagnosis:
     """Looks at all that the package can use.
 
-    Takes as long as importing all of it, and about a second for the tests of
-    the operators once their kernels have been compiled.
+    Takes as long as importing all of it, about a second for the tests of the
+    operators, and what Taichi takes to compile the fused kernels, which it
+    does in each process.
+
+    Args:
+        quick (bool): Whether to leave these out. Defaults to False.
     """
     start = time.perf_counter()
-    stack = check_stack()
-    checks = (stack, *check_versions(), *run_probes())
+    other = 'operators' if quick else 'operators, quick'
+    checks = (check_stack(), *check_versions(),
+              *run_probes([name for name in PROBES if name != other]))
     return Diagnosis(versions(), compilers(), checks,
                      round(time.perf_counter() - start, 1))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from shiftwise_mm.stack import installed_versions
 
@@ -128,13 +129,12 @@ def _mmseg() -> Iterator[Check]:
 def _package() -> Iterator[Check]:
     """This one: its types are found by their names, its configs by theirs."""
     try:
+        import shiftwise_mm
         from shiftwise_mm.config_paths import configs_of
+        shiftwise_mm.register()
         from shiftwise_mm.registry import MODELS
         if MODELS.get('shiftwise_mm.ShiftWiseNet') is None:
             importlib.import_module('shiftwise_mm.models')  # says why
-        from mmengine.config.utils import MODULE2PACKAGE
-        if 'shiftwise_mm' not in MODULE2PACKAGE:
-            raise ImportError('shiftwise_mm is not registered with mmengine')
     except Exception as error:
         yield broken('shiftwise_mm', error, 'shiftwise_mm')
         return
@@ -175,13 +175,13 @@ def _onnxruntime() -> Iterator[Check]:
     yield from _imported('onnxruntime')
 
 
-def _forms() -> Iterator[Check]:
+def _operators(quick: bool = False) -> Iterator[Check]:
     try:
         from .self_test import self_test
     except Exception as error:
         yield broken('operators', error, 'shiftwise_mm')
         return
-    yield from self_test()
+    yield from self_test(quick)
 
 
 PROBES: dict[str, Callable[[], Iterator[Check]]] = {
@@ -195,6 +195,7 @@ PROBES: dict[str, Callable[[], Iterator[Check]]] = {
     'taichi': _taichi,
     'onnx': _onnx,
     'onnxruntime': _onnxruntime,
-    'operators': _forms,
+    'operators': _operators,
+    'operators, quick': partial(_operators, quick=True),
 }
 """By name; each yields what it has found."""
