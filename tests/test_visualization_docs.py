@@ -62,8 +62,11 @@ def folder(tmp_path_factory):
     return base
 
 
-@pytest.mark.parametrize('command', COMMANDS, ids=[
-    f'{i}-{command.split()[0]}' for i, command in enumerate(COMMANDS)])
+@pytest.mark.parametrize('command', [
+    # Three networks; the other command of the tool is quick.
+    pytest.param(command, id=f'{i}-{command.split()[0]}', marks=[
+        pytest.mark.slow] * ('unireplknet' in command))
+    for i, command in enumerate(COMMANDS)])
 def test_the_command_runs(command, folder):
     tool, *args = shlex.split(command)
     if 'plot_erf' in tool:

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 __all__ = ['plot_fields']
 
 _COLUMNS = 4
-_CELLS = 150  # along the side of a panel
+_CELLS = 120  # along the side of a panel
 _LINES = ('-', '--', '-.', ':')
 
 
