@@ -122,6 +122,10 @@ TABLE = (
     Entry(r'python tools/(predict|plot_erf|plot_curves)\.py .+',
           'tests/test_visualization_docs.py::test_the_command_runs'),
     Entry(rf'python tools/plot_shifts\.py docs/\w+\.png{REST}', run=()),
+    # Several processes.
+    Entry(r'torchrun --nproc_per_node 8 -m shiftwise_mm train mine\.py .+',
+          'tests/test_engine/test_runner.py::'
+          'test_the_installed_module_is_launched'),
     # What works here.
     Entry(r'python -m shiftwise_mm\.doctor',
           'tests/test_diagnosis/test_diagnose.py::'
@@ -190,7 +194,7 @@ def files_of(command: str) -> list[str]:
 def missing_config(word: str) -> bool:
     """Whether ``PACKAGE::FILE`` names a config that is not there."""
     package, separator, file = word.partition('::')
-    if not separator:
+    if not separator or not package.isidentifier():
         return False
     folder, = find_spec(package).submodule_search_locations
     return not Path(folder, '.mim/configs', file).is_file()

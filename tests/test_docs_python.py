@@ -31,6 +31,8 @@ TABLE = {
     'docs/swap_backbone.md': (
         *[SWAPPED] * 3,
         'tests/test_swap/test_docs.py::test_the_lines_of_python'),
+    'docs/tools.md': (
+        'tests/test_cli/test_docs.py::test_the_lines_of_python', ),
     'docs/training.md': (
         'tests/test_training_docs.py::'
         'test_the_strategy_of_the_text_is_known', ),
