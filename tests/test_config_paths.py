@@ -5,8 +5,6 @@ import mmdet
 import pytest
 from mmengine.config import Config
 
-from shiftwise_mm import swap
-from shiftwise_mm.analysis import flops
 from shiftwise_mm.config_paths import config_path, configs_of
 from shiftwise_mm.engine.inputs import InputError, read_config
 
@@ -41,15 +39,6 @@ def test_other_paths_stay(path):
 def test_what_is_not_there(name, line):
     with pytest.raises(FileNotFoundError, match=line):
         config_path(name)
-
-
-def test_the_tools_take_them(tmp_path, monkeypatch):
-    """In any folder; a swap inherits from them by name."""
-    monkeypatch.chdir(tmp_path)
-    name = 'shiftwise_mm::demo/rtmdet_shiftwise-nano_demo_shapes.py'
-    assert read_config(name, {'max_iters': 3}, ('model', )).max_iters == 3
-    assert flops.read_config(name).model == swap.read_config(name).model
-    assert swap.text.base_of(config_path(name)) == name
 
 
 def test_the_tools_tell_it_in_a_line():

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import mmcv
 import numpy as np
 from PIL import Image, ImageOps
+
+from shiftwise_mm.stack import import_optional
 
 from .inputs import InputError
 
@@ -134,6 +135,7 @@ def read_image(path: str | os.PathLike, flag: str = 'color',
         UnreadableImage: If it is no image, or broken.
         OSError: If the file itself cannot be read.
     """
+    mmcv = import_optional('mmcv', 'reading of images')
     content = Path(path).read_bytes()
     if not content:
         raise UnreadableImage('is empty (0 bytes)')

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import mmcv
 import numpy as np
 import torch
 import torch.nn as nn
@@ -220,7 +219,7 @@ def measure_fields(
 
 def _resized(path: Path, size: int) -> np.ndarray:
     """uint8 (size, size, 3), red first."""
-    image = Image.fromarray(mmcv.bgr2rgb(read_image(path)))
+    image = Image.fromarray(read_image(path)[..., ::-1].copy())
     return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
 
 
