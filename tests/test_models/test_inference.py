@@ -61,9 +61,10 @@ def test_a_compiled_training_step(name):
             out.square().mean() for out in net(x))):
         net.zero_grad()
         step(IMAGE).backward()
-        found.append([p.grad.clone() for p in net.parameters()])
-    for a, b in zip(*found, strict=True):
-        assert_near(a, b, 1e-3)
+        # As one: those that vanish, before norms, are rounding alone.
+        found.append(torch.cat([p.grad.flatten()
+                                for p in net.parameters()]))
+    assert_near(*found, 1e-4)
 
 
 @pytest.mark.slow
@@ -85,9 +86,10 @@ def test_inductor_trains():
     for run in (compiled, net):
         net.zero_grad()
         sum(out.square().mean() for out in run(IMAGE)).backward()
-        found.append([p.grad.clone() for p in net.parameters()])
-    for a, b in zip(*found, strict=True):
-        assert_near(a, b, 1e-3)
+        # As one: those that vanish, before norms, are rounding alone.
+        found.append(torch.cat([p.grad.flatten()
+                                for p in net.parameters()]))
+    assert_near(*found, 1e-4)
 
 
 def exported(net, image, **options):
