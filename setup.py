@@ -72,12 +72,13 @@ setup(
     ],
     # A top-level package called `kernels` would be anyone's.
     package_dir={'shiftwise_mm.kernels': 'kernels'},
-    python_requires='>=3.10,<3.14',  # as far as `make test-pythons` went
+    # As far as `make test-pythons` went to the end (docs/install.md).
+    python_requires='>=3.11,!=3.12.*,<3.14',
     classifiers=[
         'License :: OSI Approved :: Apache Software License',
         'Operating System :: POSIX :: Linux',
         *(f'Programming Language :: Python :: 3.{minor}'
-          for minor in (10, 11, 12, 13)),
+          for minor in (11, 13)),
         'Topic :: Scientific/Engineering :: Image Recognition',
     ],
     # mmengine is needed too, but is in the extras: there are two
@@ -89,6 +90,8 @@ setup(
     extras_require={
         **STOCK, **ONEDL,
         'taichi': ['taichi>=1.7.4,<1.8'],  # the kernels
+        # tools/export_onnx.py writes, and checks by running.
+        'export': ['onnx>=1.16,<2', 'onnxruntime>=1.18,<2'],
         # Draws the pictures, and runs what the pages say.
         'docs': ['matplotlib>=3.7', 'pytest>=8'],
     },

@@ -2,8 +2,6 @@
 import ast
 import inspect
 import re
-import runpy
-import shlex
 
 from helpers import ROOT, run_python
 from mmengine.config import Config
@@ -70,12 +68,20 @@ def test_the_error_shown_in_the_docs_is_the_one_raised():
     assert ' '.join(shown.split()) in str(caught.value)
 
 
-def test_files_and_tools_named_in_the_readme_exist():
-    named = re.findall(r'(?:tools|tests|docs|configs)/[\w/.-]+\.\w+',
-                       README + CHECKPOINTS + SPARSITY)
-    assert 'tools/plot_shifts.py' in named
-    for name in named:
-        assert (ROOT / name).is_file() or name == 'tools/train.py', name
+def test_hooks_of_the_docs_are_built():
+    """The lines of ``custom_hooks``, in whatever page they stand."""
+    from docs_pages import english_pages, read_page
+
+    from shiftwise_mm.registry import HOOKS
+    found = {block.code for name in english_pages()
+             for block in read_page(name).blocks
+             if block.code.startswith('custom_hooks = ')}
+    assert len(found) >= 2
+    for code in found:
+        names = {}
+        exec(code, names)
+        for cfg in names['custom_hooks']:
+            assert type(HOOKS.build(cfg)).__name__ in cfg['type']
 
 
 def test_options_of_the_hook_are_those_of_the_docs():
@@ -86,16 +92,6 @@ def test_options_of_the_hook_are_those_of_the_docs():
         (option.name, option.default) for option in options]
 
 
-def test_tools_take_the_commands_of_the_docs_on_sparsity():
-    commands = re.findall(r'python tools/(\w+)\.py (.+)', SPARSITY)
-    assert {tool for tool, _ in commands} > {'sparsity_report',
-                                             'compare_sparsity'}
-    for tool, words in commands:
-        if tool != 'benchmark':  # named within sentences
-            runpy.run_path(str(ROOT / f'tools/{tool}.py'))['parse_args'](
-                shlex.split(words))
-
-
 def test_configs_of_the_table_of_costs_exist():
     text = (ROOT / 'docs/flops.md').read_text()
     stems = dict(re.findall(r'^(\w)=(configs/\S+)$', text, re.M))
@@ -104,9 +100,3 @@ def test_configs_of_the_table_of_costs_exist():
     assert [rest.split() for *_, rest in calls] == list(map(list, rows))
     for stem, end, _ in calls:
         assert (ROOT / (stems[stem] + end)).is_file()
-
-
-def test_make_targets_named_in_the_readme_exist():
-    makefile = (ROOT / 'Makefile').read_text()
-    for target in re.findall(r'make (demo|test-all|test|setup)\b', README):
-        assert f'\n{target}:' in makefile

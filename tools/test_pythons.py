@@ -114,6 +114,10 @@ def build_wheel(venv: Venv, folder: Path) -> Path:
         target = copy / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
+    # Whether it runs where pip would refuse it is the question.
+    setup = copy / 'setup.py'
+    setup.write_text(re.sub("python_requires='.+'", "python_requires='>=3.10'",
+                            setup.read_text(encoding='utf-8')))
     venv.pip(['wheel', '--no-deps', '--wheel-dir', str(folder), str(copy)],
              'wheel')
     return next(folder.glob('shiftwise_mm-*.whl'))

@@ -58,7 +58,7 @@ def _strip_form(x: Tensor, weight: Tensor, spec: ShiftSpec,
     if not torch.is_grad_enabled() and has_values(x):
         # Faster, the way there included, than wide strips in rows.
         x = x.contiguous(memory_format=torch.contiguous_format if
-                         rows_are_faster(x) else torch.channels_last)
+                         rows_are_faster(x, spec) else torch.channels_last)
     return tuple(strip_conv(x, strip, spec, name)
                  for name, strip in zip(outputs, strips, strict=True))
 

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from shiftwise_mm.kernels import fused_gpu, fused_launch, runtime
 
+from .capability import has_avx2_only
 from .operator import operator
 from .spec import ShiftSpec
 from .tap_lists import all_taps, kept_taps
@@ -31,6 +32,8 @@ def _kernels(device: torch.device):
 
 def fused_reason(x: Tensor, spec: ShiftSpec | None) -> str | None:
     """Why the fused kernel cannot take ``x``, or None."""
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+        return 'a trace for others cannot hold an operator of ours'
     kernels, on_cpu = _kernels(x.device), runtime.on_cpu(x.device)
     if x.dtype not in (*kernels.DTYPES, *_HALF):
         return f'it computes in float32, which is too little for {x.dtype}'
@@ -49,8 +52,6 @@ def fused_reason(x: Tensor, spec: ShiftSpec | None) -> str | None:
     if elements > kernels.MAX_ELEMENTS:
         return ('Taichi indexes with 32 bits: at most '
                 f'{kernels.MAX_ELEMENTS} elements, got {elements}')
-    if torch.jit.is_tracing() or torch.compiler.is_exporting():
-        return 'a trace for others cannot hold an operator of ours'
     return (runtime.vector_reason if on_cpu else runtime.reason)(x.device)
 
 
@@ -64,9 +65,12 @@ def fused_worth(x: Tensor, training: bool,
     cost more than its own. Never on a GPU, where nothing was measured: there
     it is only taken by name.
     """
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+        return False  # whose sizes may be free
     if density is None:
         density = 1.
-    rows = 12 * density + (2 if training else 16)
+    slope = 20 if has_avx2_only() and not training else 12
+    rows = slope * density + (2 if training else 16)
     return (runtime.on_cpu(x.device) and min(x.shape[2:]) >= rows
             and x.numel() >= max(110_000 * density, 50_000))
 

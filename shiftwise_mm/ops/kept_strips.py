@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .capability import has_avx2_only
 from .masks import has_values, mask_bytes, masked_weight
 from .spec import ShiftSpec
-from .strips import rows_are_faster, strip_weights
+from .strips import strip_weights
 
 __all__ = ['strips_of']
 
@@ -53,8 +54,8 @@ def strips_of(weight: Tensor, spec: ShiftSpec, outputs: tuple[str, ...],
             masked = masked_weight(kept.weight, mask)
             for name in missing:
                 strip = strip_weights(masked, spec, name)
-                if name == 'h' and rows_are_faster(weight):
-                    # It will be read as a tall one.
+                if name == 'h' and has_avx2_only():
+                    # Mostly it is read as a tall one.
                     strip = strip.transpose(2, 3).contiguous().transpose(2, 3)
                 kept.strips[name] = strip
     return [kept.strips[name] for name in outputs]

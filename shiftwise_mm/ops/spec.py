@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -255,9 +256,12 @@ class ShiftSpec:
             with unset_fake_temporarily(), torch.inference_mode(False):
                 self._cache[key] = make()
         fake = active_fake_mode()
-        if fake is None:
+        # Exports hold the values themselves as constants.
+        if fake is None or torch.compiler.is_exporting():
             return self._cache[key]
-        return tree_map(fake.from_tensor, self._cache[key])
+        # Else each size of a table would be a free one of its own.
+        return tree_map(partial(fake.from_tensor, static_shapes=True),
+                        self._cache[key])
 
     def __eq__(self, other) -> bool:
         if not isinstance(other, ShiftSpec):

@@ -13,6 +13,7 @@ from shiftwise_mm.kernels import fused_launch
 from shiftwise_mm.kernels.fused_launch import Taps
 
 from . import autotune
+from .capability import has_avx2_only
 from .fused import fused_reason
 from .masks import has_values
 from .spec import ShiftSpec
@@ -151,14 +152,15 @@ def _by_scaling(contents: _Contents, bias: Tensor, x: Tensor) -> Tensor:
 
 
 def _walk_is_worth(x: Tensor, spec: ShiftSpec, density: float) -> bool:
-    """Whether the walk is faster than strips in channels_last.
+    """Whether the walk is faster than strips, as measured on CPUs.
 
-    As measured on a CPU; of 3-wide strips that are nearly dense it is left to
-    :func:`~.autotune.set_autotune`.
+    Of strips that are nearly dense with AVX-512 the 3-wide ones, and with
+    AVX2 those over few rows, are left to :func:`~.autotune.set_autotune`.
     """
-    return ((density <= .75 or spec.small_kernel > 3)
-            and x.numel() >= 150_000
-            and min(x.shape[2:]) * spec.small_kernel >= 140)
+    rows = min(x.shape[2:])
+    dense = rows >= 40 if has_avx2_only() else spec.small_kernel > 3
+    return ((density <= .75 or dense) and x.numel() >= 150_000
+            and rows * spec.small_kernel >= 140)
 
 
 def _look(strip_h: Tensor, strip_v: Tensor, spec: ShiftSpec,

@@ -12,12 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .capability import has_avx2_only
 from .linear import onednn_takes
 from .masks import has_values
 from .spec import ShiftSpec
 
 __all__ = ['placement', 'strip_weights', 'strip_conv', 'strip_pair_conv',
            'rows_are_faster']
+
+
+def _exporting() -> bool:
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()
 
 
 def placement(spec: ShiftSpec, name: str, like: Tensor) -> Tensor:
@@ -61,17 +66,18 @@ def strip_weights(weight: Tensor, spec: ShiftSpec, name: str) -> Tensor:
         c, 1, -1, n)
 
 
-def rows_are_faster(x: Tensor) -> bool:
+def rows_are_faster(x: Tensor, spec: ShiftSpec) -> bool:
     """Whether inference runs strips as tall kernels over rows, on this CPU.
 
     oneDNN has two depthwise kernels of float32. That for rows keeps its sums
     in registers, but takes no wide strips: these run as tall ones on the
     transposed tensor. That for channels_last takes both and loads two
     vectors a product; with AVX-512 it is as fast, with AVX2 half as fast.
+    Narrow strips over few rows do not pay for transposes.
     """
-    return (x.device.type == 'cpu' and x.dtype == torch.float32
-            and torch.backends.cpu.get_cpu_capability() == 'AVX2'
-            and torch.backends.mkldnn.enabled and has_values(x))
+    return (has_values(x) and has_avx2_only() and x.dtype == torch.float32
+            and min(x.shape[2:]) * spec.small_kernel >= 35
+            and torch.backends.mkldnn.enabled)
 
 
 def _fitted(x: Tensor, weight: Tensor, before: int,
@@ -101,6 +107,12 @@ def _conv_along(x: Tensor, weight: Tensor, before: int, dim: int,
                 bias: Tensor | None = None) -> Tensor:
     """Depthwise convolution, the kernel's first place on ``dim`` at -before.
     """
+    if _exporting():  # one operator, and no view whose strides others check
+        other = weight.shape[5 - dim] // 2
+        along = (before, weight.shape[dim] - 1 - before)
+        around = (other, other)
+        x = F.pad(x, (*along, *around) if dim == 3 else (*around, *along))
+        return F.conv2d(x, weight, bias, groups=x.shape[1])
     weight, padding, extra = _fitted(x, weight, before, dim)
     out = F.conv2d(x, weight, bias, padding=padding, groups=x.shape[1])
     return out.narrow(dim, extra, x.shape[dim])
@@ -142,12 +154,12 @@ def _correlate_along(x: Tensor, grad: Tensor, length: int, before: int,
         Tensor: ``(C, 1, length, width)``.
     """
     channels, height = x.shape[1:3]
-    rows = grad.permute(1, 2, 0, 3).reshape(channels, height, -1)
+    rows = _by_rows(grad)
     padded = F.pad(x, (width // 2, width // 2))
     columns = []
     for b in range(width):
         part = padded.narrow(3, b, x.shape[3])
-        part = part.permute(1, 2, 0, 3).reshape(channels, height, -1)
+        part = _by_rows(part)
         column = x.new_zeros(channels, length)
         for first in range(0, height, _ROWS):
             block = rows[:, first:first + _ROWS]
@@ -162,6 +174,15 @@ def _correlate_along(x: Tensor, grad: Tensor, length: int, before: int,
                 column[:, low:high] += sums[:, low - shift:high - shift]
         columns.append(column)
     return torch.stack(columns, -1).unsqueeze(1)
+
+
+def _by_rows(x: Tensor) -> Tensor:
+    """``(B, C, H, W)`` as ``(C, H, B*W)``."""
+    x = x.permute(1, 2, 0, 3)
+    if torch.compiler.is_compiling():
+        # A compiler may think that strides allow a view, and run into others.
+        x = x.clone(memory_format=torch.contiguous_format)
+    return x.reshape(*x.shape[:2], -1)
 
 
 def _diagonal_sums(products: Tensor) -> Tensor:
@@ -229,7 +250,9 @@ def strip_conv(x: Tensor, weight: Tensor, spec: ShiftSpec,
     if name == 'i':
         return F.conv2d(x, weight, padding=spec.small_kernel // 2,
                         groups=x.shape[1])
-    if x.device.type != 'cpu' or not torch.is_grad_enabled() and \
+    # What is exported is not for this CPU, and must not depend on a layout.
+    if x.device.type != 'cpu' or _exporting() or \
+            not torch.is_grad_enabled() and \
             x.is_contiguous(memory_format=torch.channels_last):
         return _conv_along(x, weight, before, 2 if name == 'v' else 3)
     if name == 'v':
@@ -255,17 +278,12 @@ def strip_pair_conv(x: Tensor, strip_h: Tensor, strip_v: Tensor,
     Returns:
         Tensor: ``(B, C, H, W)``.
     """
-    before, n = spec.large_kernel // 2, spec.small_kernel
-    if x.device.type == 'cpu' and not torch.is_grad_enabled():
-        # Narrow strips over few rows do not pay for the way there and back.
-        if rows_are_faster(x) and min(x.shape[2:]) * n >= 35:
-            rows = x.contiguous()
-            out = _conv_along(rows, strip_v, before, 2, bias)
-            turned = _conv_along(rows.transpose(2, 3).contiguous(),
-                                 strip_h.transpose(2, 3), before, 2)
-            result = torch.empty_like(x, memory_format=torch.channels_last)
-            return torch.add(out, turned.transpose(2, 3), out=result)
-        # In this layout wide strips run as they are.
+    if x.device.type == 'cpu' and not torch.is_grad_enabled() \
+            and not _exporting():
+        # In this layout wide strips run as they are, and the second is added
+        # in place. Over rows both are faster by themselves with AVX2, but
+        # not within a network: six more tensors are fresh memory there.
+        before = spec.large_kernel // 2
         x = x.contiguous(memory_format=torch.channels_last)
         out = _conv_along(x, strip_v, before, 2, bias)
         return _add_conv_along(out, x, strip_h, before, 3)

@@ -29,6 +29,8 @@ SOURCES = {
 
 _NONE = '–'
 _INTRODUCTION = """\
+English | [简体中文](zh_CN/model_zoo.md)
+
 # Model zoo
 
 One table a task, a row a config. No weights come with this package: published

@@ -165,6 +165,18 @@ def test_a_bad_config_ends_all_processes(tmp_path):
     assert re.findall('^train: config gone.py cannot be read.*', log, re.M)
 
 
+def test_the_installed_module_is_launched(tmp_path):
+    """As docs/tools.md has it, where there are no scripts."""
+    done = subprocess.run(
+        [sys.executable, '-P', '-m', 'torch.distributed.run', '--standalone',
+         '--nproc_per_node', '2', '-m', 'shiftwise_mm', 'train', 'gone.py',
+         '--launcher', 'pytorch'], stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 1
+    assert re.findall('^train: config gone.py cannot be read.*', done.stdout,
+                      re.M)
+
+
 @pytest.mark.parametrize('launcher, missing', [
     ('pytorch', 'RANK'), ('pytorch', 'WORLD_SIZE'), ('pytorch', 'MASTER_ADDR'),
     ('slurm', 'SLURM_PROCID'), ('slurm', 'SLURM_NODELIST'),

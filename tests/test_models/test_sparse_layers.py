@@ -9,7 +9,13 @@ from shiftwise_mm.kernels import fused_launch
 from shiftwise_mm.models import ShiftWiseConv2d
 from shiftwise_mm.models.layers import kernel_masks
 from shiftwise_mm.models.layers.decomposed_conv2d import DecomposedConv2d
-from shiftwise_mm.ops import autotune, forms, set_autotune, strip_pair
+from shiftwise_mm.ops import (
+    autotune,
+    capability,
+    forms,
+    set_autotune,
+    strip_pair,
+)
 
 
 def shiftwise(**options):
@@ -279,13 +285,15 @@ def test_deployed_layers_are_measured(monkeypatch, tmp_path):
         set_autotune(False)
 
 
-def test_the_rule_for_deployed_layers():
+@pytest.mark.parametrize('vectors', ['AVX2', 'AVX512'])
+def test_the_rule_for_deployed_layers(monkeypatch, vectors):
+    monkeypatch.setattr(capability, 'VECTORS', vectors)
     narrow, wide = (shiftwise(kernel_size=51, small_kernel=n).spec
                     for n in (3, 5))
     large, small = (torch.empty(1).expand(4, 124, size, size)
                     for size in (56, 14))
     assert strip_pair._walk_is_worth(large, narrow, .3)
-    assert not strip_pair._walk_is_worth(large, narrow, 1.)
+    assert strip_pair._walk_is_worth(large, narrow, 1.) == (vectors == 'AVX2')
     assert strip_pair._walk_is_worth(large, wide, 1.)
     assert not strip_pair._walk_is_worth(small, wide, .3)
 

@@ -4,8 +4,14 @@ import torch
 import torch.nn.functional as F
 from helpers import assert_near
 
-from shiftwise_mm.ops import ShiftSpec, kept_strips, shift_add, shiftwise_conv
-from shiftwise_mm.ops.strips import strip_conv, strip_weights
+from shiftwise_mm.ops import (
+    ShiftSpec,
+    capability,
+    kept_strips,
+    shift_add,
+    shiftwise_conv,
+)
+from shiftwise_mm.ops.strips import strip_conv, strip_pair_conv, strip_weights
 
 SPEC = ShiftSpec.from_seed(channels=4, large_kernel=13, small_kernel=3,
                            num_reps=2)
@@ -83,6 +89,30 @@ def test_small_images_in_any_layout_and_mode(size):
                 ours = shiftwise_conv(given, weight, spec, form='strip')
             for a, b in zip(ours, expected, strict=True):
                 assert_near(a, b)
+
+
+@pytest.mark.parametrize('vectors', ['AVX2', 'AVX512'])
+@pytest.mark.parametrize('n, size', [(3, (12, 13)), (3, (30, 5)), (5, (7, 9)),
+                                     (5, (26, 27))])
+def test_inference_in_the_layout_of_any_cpu(monkeypatch, n, size, vectors):
+    monkeypatch.setattr(capability, 'VECTORS', vectors)
+    spec = ShiftSpec.from_seed(channels=3, large_kernel=23, small_kernel=n)
+    weight = random(3 * spec.num_taps, 1, n, n, seed=1)
+    bias = random(3, seed=2)
+    kernels = [strip_weights(weight, spec, name) for name in 'hv']
+    for layout in (torch.contiguous_format, torch.channels_last):
+        for dtype in (torch.float32, torch.float64):
+            x = random(2, 3, *size).to(dtype).contiguous(memory_format=layout)
+            expected = reference(x, weight.to(dtype), spec, ('h', 'v'))
+            with torch.no_grad():
+                ours = shiftwise_conv(x, weight.to(dtype), spec, form='strip',
+                                      outputs=('h', 'v'))
+                pair = strip_pair_conv(x, *(t.to(dtype) for t in (
+                    *kernels, bias)), spec)
+            for a, b in zip(ours, expected, strict=True):
+                assert_near(a, b)
+            assert_near(pair, sum(expected) + bias.to(dtype).view(-1, 1, 1))
+            assert pair.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_inference_puts_strips_together_once(monkeypatch):

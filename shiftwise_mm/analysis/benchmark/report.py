@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from shiftwise_mm.visualization.files import whole_file
 
 __all__ = ['Goal', 'Report', 'Table', 'write_json', 'write_whole']
 
@@ -121,12 +122,8 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        temporary.write_text(text, 'utf-8')
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as part:
+        part.write_text(text, 'utf-8')
 
 
 def write_json(report: Report, path: str | Path) -> None:

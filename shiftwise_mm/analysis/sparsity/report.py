@@ -10,8 +10,13 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from shiftwise_mm.analysis.benchmark.report import Table
-from shiftwise_mm.visualization import Places, plot_places, plot_taps_kept
+from shiftwise_mm.analysis.benchmark.report import Table, write_whole
+from shiftwise_mm.visualization import (
+    Places,
+    plot_places,
+    plot_taps_kept,
+    save_figure,
+)
 
 from .costs import Costs, multiply_adds, parameters
 from .tap_sets import TapSet
@@ -127,19 +132,9 @@ class SparsityReport:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-
-        def put(name: str, save) -> None:
-            part = folder / f'.{os.getpid()}.{name}'
-            try:
-                save(part)
-                part.replace(folder / name)
-            finally:
-                part.unlink(missing_ok=True)
-
         for name, figure in self.pictures().items():
-            put(name, lambda part, figure=figure: figure.savefig(
-                part, dpi=110))
-        put(_TEXT, lambda part: part.write_text(self.markdown(True), 'utf-8'))
+            save_figure(figure, folder / name)
+        write_whole(folder / _TEXT, self.markdown(True))
         return folder / _TEXT
 
     def _notes(self) -> list[str]:

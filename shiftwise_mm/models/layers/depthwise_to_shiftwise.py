@@ -23,6 +23,7 @@ def DepthwiseToShiftWise(  # noqa: N802  stands where a class of layers does
         ghost_ratio: float = 0.,
         norm_cfg: dict | None = dict(type='BN'),
         form: str = 'auto',
+        deploy: bool = False,
         **kwargs) -> nn.Conv2d | ShiftWiseConv2d:
     """A shift-wise layer for a depthwise convolution, else ``nn.Conv2d``.
 
@@ -36,8 +37,8 @@ def DepthwiseToShiftWise(  # noqa: N802  stands where a class of layers does
             asks for, as of ``nn.Conv2d``.
         large_kernel (int): The large kernel ``M`` instead of ``kernel_size``.
             Defaults to 51.
-        small_kernel, num_paths, num_reps, ghost_ratio, norm_cfg, form: As of
-            :class:`ShiftWiseConv2d`.
+        small_kernel, num_paths, num_reps, ghost_ratio, norm_cfg, form, deploy:
+            As of :class:`ShiftWiseConv2d`.
 
     Raises:
         TypeError, ValueError: If an argument is not allowed.
@@ -51,5 +52,6 @@ def DepthwiseToShiftWise(  # noqa: N802  stands where a class of layers does
         return ShiftWiseConv2d(
             in_channels, kernel_size=large_kernel, bias=conv.bias is not None,
             small_kernel=small_kernel, num_paths=num_paths, num_reps=num_reps,
-            ghost_ratio=ghost_ratio, norm_cfg=norm_cfg, form=form)
+            ghost_ratio=ghost_ratio, norm_cfg=norm_cfg, form=form,
+            deploy=deploy)
     return conv

@@ -42,8 +42,10 @@ def channel_norms(x: Tensor) -> Tensor:
     In float32 for half precision, whose range squares leave.
     """
     low = x.dtype in (torch.float16, torch.bfloat16)
-    if low or x.device.type != 'cpu' or (torch.is_grad_enabled()
-                                         and x.requires_grad):
+    # Pieces would be fixed in a trace, whose sizes may be free.
+    traced = torch.jit.is_tracing() or torch.compiler.is_exporting()
+    if low or traced or x.device.type != 'cpu' or (
+            torch.is_grad_enabled() and x.requires_grad):
         return torch.linalg.vector_norm(
             x, dim=(1, 2), keepdim=True,
             dtype=torch.float32 if low else None)

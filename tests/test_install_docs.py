@@ -1,0 +1,52 @@
+"""docs/install.md names what there is, in the releases that are tested."""
+import re
+from importlib import metadata
+
+from helpers import ROOT
+
+TEXT = (ROOT / 'docs/install.md').read_text()
+
+
+def test_extras_are_those_of_the_package():
+    declared = set(metadata.metadata('shiftwise_mm').get_all(
+        'Provides-Extra'))
+    used = {name for names in re.findall(r'(?:whl|shiftwise_mm)\[(.+?)\]',
+                                         TEXT)
+            for name in names.split(',')}
+    listed = {name for row in re.findall(r'^\| (`.+?) \| ', TEXT, re.M)
+              for name in re.findall(r'`([\w-]+)`', row)}
+    assert used <= declared
+    assert declared <= listed
+
+
+def test_releases_are_the_pinned_ones():
+    pins = {}
+    for name in 'runtime', 'stock', 'onedl', 'build':
+        text = (ROOT / 'requirements' / f'{name}.txt').read_text()
+        pins.update(re.findall(r'^([\w-]+)==(\S+)', text, re.M))
+    commands = '\n'.join(re.findall(r'```bash\n(.+?)```', TEXT, re.S))
+    named = re.findall(r'([\w-]+)==([\w.]+)', commands)
+    assert {'torch', 'mmcv', 'onedl-mmcv', 'onedl-mmengine'} <= dict(
+        named).keys()
+    for name, version in named:
+        assert pins[name] == version
+
+
+def test_pythons_are_those_declared():
+    """The table holds what was run; setup.py allows no more."""
+    rows = re.findall(r'^\| (3\.\d+)\.\d+ \| .+ \| (\d+) \| \d+ \| \d+ \|',
+                      TEXT, re.M)
+    classifiers = metadata.metadata('shiftwise_mm').get_all('Classifier')
+    declared = {text.rpartition(' ')[2] for text in classifiers
+                if re.search(r':: 3\.\d+$', text)}
+    # All tests are run on 3.11.
+    assert {'3.11', *(python for python, _ in rows)} == declared
+    assert all(int(passed) > 100 for _, passed in rows)
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / 'Makefile').read_text()
+    targets = set(re.findall(r'make ([a-z][\w-]*)', TEXT))
+    assert 'test-pythons' in targets
+    for target in targets:
+        assert f'\n{target}:' in makefile, target
