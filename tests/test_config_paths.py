@@ -48,7 +48,8 @@ def test_the_tools_take_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name = 'shiftwise_mm::demo/rtmdet_shiftwise-nano_demo_shapes.py'
     assert read_config(name, {'max_iters': 3}, ('model', )).max_iters == 3
-    assert flops.read_config(name).model == swap.read_config(name).model
+    for read in flops.read_config, swap.read_config:
+        assert read(name).model.type == 'RTMDet'
     assert swap.text.base_of(config_path(name)) == name
 
 

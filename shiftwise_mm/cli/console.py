@@ -5,7 +5,6 @@ import difflib
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
 
 from shiftwise_mm import register
 from shiftwise_mm.version import __version__
@@ -41,19 +40,13 @@ SUB_COMMANDS = {
 _DOCTOR = 'doctor'  # has to start whatever is broken
 
 
-def _available() -> dict[str, tuple[str, str]]:
-    return {name: entry for name, entry in SUB_COMMANDS.items()
-            if find_spec(f'{__package__}.{entry[0]}')}
-
-
 def help_text() -> str:
     """Usage and the sub-commands, in the order of the table."""
-    available = _available()
-    width = max(map(len, available))
+    width = max(map(len, SUB_COMMANDS))
     return '\n'.join([
         'usage: shiftwise SUB-COMMAND [options]', '',
         *(f'  {name:<{width}}  {line}'
-          for name, (_, line) in available.items()), '',
+          for name, (_, line) in SUB_COMMANDS.items()), '',
         'shiftwise SUB-COMMAND --help tells the options of one.'])
 
 
@@ -76,9 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     if name in ('-V', '--version'):
         print(f'shiftwise_mm {__version__}')
         return 0
-    available = _available()
-    if name not in available:
-        near = difflib.get_close_matches(name, available, n=1)
+    if name not in SUB_COMMANDS:
+        near = difflib.get_close_matches(name, SUB_COMMANDS, n=1)
         hint = f'did you mean {near[0]}? ' if near else ''
         print(f'shiftwise: there is no sub-command {name!r}; {hint}'
               'shiftwise --help lists all', file=sys.stderr)
@@ -89,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         except ModuleNotFoundError as error:
             print(f'shiftwise: {error}', file=sys.stderr)
             return 2
-    module = import_module(f'{__package__}.{available[name][0]}')
+    module = import_module(f'{__package__}.{SUB_COMMANDS[name][0]}')
     # What argparse shows in the usage of the sub-command.
     program, sys.argv[0] = sys.argv[0], f'shiftwise {name}'
     try:

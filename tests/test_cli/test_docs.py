@@ -2,7 +2,6 @@
 import re
 import shlex
 from importlib import import_module
-from importlib.util import find_spec
 
 import pytest
 from helpers import ROOT
@@ -23,9 +22,8 @@ def test_the_table_has_all_sub_commands_in_their_order():
                          'python -m shiftwise_mm.doctor')
 
 
-@pytest.mark.parametrize('name, command', [
-    (name, command) for name, _, _, command in ROWS
-    if find_spec(f'shiftwise_mm.cli.{SUB_COMMANDS[name][0]}')])
+@pytest.mark.parametrize('name, command',
+                         [(row[0], row[3]) for row in ROWS])
 def test_the_examples_are_taken(name, command):
     program, sub, *words = shlex.split(command)
     assert (program, sub) == ('shiftwise', name)
