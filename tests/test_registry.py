@@ -1,4 +1,6 @@
 """Types without a prefix in configs that inherit from 'shiftwise_mm::...'."""
+from collections import OrderedDict
+
 import mmdet.datasets.transforms
 import mmengine.registry
 import mmseg.datasets.transforms
@@ -32,7 +34,9 @@ def test_a_config_that_inherits_from_a_whole_one_builds(scope, tmp_path):
         LIBRARIES[scope].datasets.transforms.LoadAnnotations
 
 
-def test_without_a_default_scope_it_is_found_all_the_same():
+def test_without_a_default_scope_it_is_found_all_the_same(monkeypatch):
+    # Other tests have set some.
+    monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
     assert DefaultScope.get_current_instance() is None
     head = dict(type='FCNHead', in_channels=4, channels=4, num_classes=2,
                 _scope_='shiftwise_mm')
