@@ -28,7 +28,10 @@ def make_model(folder, name, iters, scope, model):
     options = {} if scope == 'mmseg' else dict(
         meta_keys=('ori_shape', 'img_shape', 'scale_factor'))
     cfg = Config(dict(
-        model=model, default_scope=scope, test_dataloader=dict(dataset=dict(
+        # Strips: nothing to compile.
+        model={**model, 'backbone': dict(model['backbone'],
+                                         shift_form='strip')},
+        default_scope=scope, test_dataloader=dict(dataset=dict(
             type='mmengine.BaseDataset',
             metainfo=dict(classes=('a', 'b', 'c')),
             pipeline=[dict(type='LoadImageFromFile'),

@@ -43,7 +43,9 @@ VISUALIZERS = dict(mmdet='DetLocalVisualizer', mmseg='SegLocalVisualizer')
 def make_model(folder, scope, model, **changes):
     """``config.py`` and ``model.pth`` of a miniature, with random weights."""
     folder.mkdir(exist_ok=True)
-    model = {**model, **changes}
+    # Strips: nothing to compile.
+    model = {**model, **changes,
+             'backbone': {**model['backbone'], 'shift_form': 'strip'}}
     cfg = Config(dict(
         model=model, default_scope=scope, test_dataloader=dict(dataset=dict(
             type=DATASETS[scope], pipeline=PIPELINES[scope])),
