@@ -154,13 +154,16 @@ def _by_scaling(contents: _Contents, bias: Tensor, x: Tensor) -> Tensor:
 def _walk_is_worth(x: Tensor, spec: ShiftSpec, density: float) -> bool:
     """Whether the walk is faster than strips, as measured on CPUs.
 
-    Of strips that are nearly dense with AVX-512 the 3-wide ones, and with
-    AVX2 those over few rows, are left to :func:`~.autotune.set_autotune`.
+    With AVX-512, where strips are twice as fast, 3-wide ones that are nearly
+    dense are left to :func:`~.autotune.set_autotune`.
     """
-    rows = min(x.shape[2:])
-    dense = rows >= 40 if has_avx2_only() else spec.small_kernel > 3
-    return ((density <= .75 or dense) and x.numel() >= 150_000
-            and rows * spec.small_kernel >= 140)
+    least = 84
+    if not has_avx2_only():
+        if density > .75 and spec.small_kernel == 3:
+            return False
+        least = 140
+    return (x.numel() >= 150_000
+            and min(x.shape[2:]) * spec.small_kernel >= least)
 
 
 def _look(strip_h: Tensor, strip_v: Tensor, spec: ShiftSpec,

@@ -294,6 +294,8 @@ def test_the_rule_for_deployed_layers(monkeypatch, vectors):
                     for size in (56, 14))
     assert strip_pair._walk_is_worth(large, narrow, .3)
     assert strip_pair._walk_is_worth(large, narrow, 1.) == (vectors == 'AVX2')
+    half = torch.empty(1).expand(4, 120, 28, 28)
+    assert strip_pair._walk_is_worth(half, narrow, .7) == (vectors == 'AVX2')
     assert strip_pair._walk_is_worth(large, wide, 1.)
     assert not strip_pair._walk_is_worth(small, wide, .3)
 
