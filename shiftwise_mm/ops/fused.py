@@ -15,7 +15,6 @@ from torch.utils.flop_counter import register_flop_formula
 
 from shiftwise_mm.kernels import fused_gpu, fused_launch, runtime
 
-from .capability import has_avx2_only
 from .operator import operator
 from .spec import ShiftSpec
 from .tap_lists import all_taps, kept_taps
@@ -69,8 +68,7 @@ def fused_worth(x: Tensor, training: bool,
         return False  # whose sizes may be free
     if density is None:
         density = 1.
-    slope = 20 if has_avx2_only() and not training else 12
-    rows = slope * density + (2 if training else 16)
+    rows = 12 * density + (2 if training else 16)
     return (runtime.on_cpu(x.device) and min(x.shape[2:]) >= rows
             and x.numel() >= max(110_000 * density, 50_000))
 

@@ -11,7 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from shiftwise_mm.ops import (
     ShiftSpec,
     autotune,
-    capability,
     forms,
     set_autotune,
     shiftwise_conv,
@@ -255,12 +254,9 @@ def test_bad_masks(mask, error, words):
         shiftwise_conv(x, weight, spec, mask=mask)
 
 
-@pytest.mark.parametrize('vectors, dense', [('AVX2', .4), ('AVX512', .6)])
-def test_auto_takes_the_fused_form_at_lower_densities(monkeypatch, vectors,
-                                                      dense):
-    monkeypatch.setattr(capability, 'VECTORS', vectors)
+def test_auto_takes_the_fused_form_at_lower_densities():
     for shape, training, highest in (
-            ((4, 64, 24, 24), False, dense), ((4, 300, 18, 18), False, .1),
+            ((4, 64, 24, 24), False, .6), ((4, 300, 18, 18), False, .15),
             ((4, 300, 13, 13), True, .9), ((4, 998, 7, 7), True, .4)):
         x = torch.empty(1).expand(shape)
         assert fused_worth(x, training, highest)
