@@ -61,7 +61,7 @@ def forward_kernel(taps: int, lanes: int):
             small: types.Floats,  # (C * k, N, N)
             table: types.Ints,  # start, offset and source of Taps
             mask: types.Masks,  # (groups, MASKS)
-            places: types.Ints,  # of lanes, to read from and to write to
+            places: types.Ints,  # of lanes
             sizes: types.Ints,
             scratch: types.Vectors,
             floats: types.Floats,  # the same memory
@@ -82,7 +82,6 @@ def forward_kernel(taps: int, lanes: int):
                 edge = (tiles + 4 * longest) * lanes
                 plane = tiles + 4 * longest + 4 * longest // lanes
                 weight = ((task + 1) * share) * lanes - sizes[1]
-                writes = lanes * (groups_v + 4 * groups_h)
                 one = ti.cast(ti.min(tasks, 1), ti.f32)
                 now, cleared = -1, 0
                 for half in range(2 * task * each,
@@ -145,17 +144,17 @@ def forward_kernel(taps: int, lanes: int):
                                     if s == 0:
                                         move.store_v(
                                             scratch, tiles, H, places,
-                                            writes + place, out_v, base,
-                                            width, False, one)
+                                            place, mask, g * MASKS, out_v,
+                                            base, width, False, one)
                                     elif s == 1:
                                         move.store_v(
                                             scratch, tiles, H, places,
-                                            writes + place, out_i, base,
-                                            width, False, one)
+                                            place, mask, g * MASKS, out_i,
+                                            base, width, False, one)
                                     else:
                                         move.store_h(
-                                            scratch, tiles, places,
-                                            writes + place, out_h, base,
+                                            scratch, tiles, places, place,
+                                            mask, g * MASKS, out_h, base,
                                             width, False, one)
                                 at += (last - first) * products
 
@@ -190,7 +189,7 @@ def backward_kernel(taps: int, lanes: int):
             table: types.Ints,  # all of Taps
             grads: types.Floats,  # (parts, entries, N, a), (entries, N, N)
             mask: types.Masks,  # (groups, MASKS)
-            places: types.Ints,  # of lanes, to read from and to write to
+            places: types.Ints,  # of lanes
             sizes: types.Ints,
             scratch: types.Vectors,
             floats: types.Floats,  # the same memory
@@ -214,7 +213,6 @@ def backward_kernel(taps: int, lanes: int):
                 edge = (tiles + 4 * longest) * lanes
                 plane = tiles + 4 * longest + 4 * longest // lanes
                 weight = ((task + 1) * share) * lanes - sizes[1]
-                writes = lanes * (groups_v + 4 * groups_h)
                 one = ti.cast(ti.min(tasks, 1), ti.f32)
                 now, cleared, cleared_x, cleared_g = -1, 0, 0, 0
                 for half in range(2 * task * each,
@@ -318,11 +316,11 @@ def backward_kernel(taps: int, lanes: int):
                                                  tiles)
                             if d == 0:
                                 move.store_v(scratch, tiles, H, places,
-                                             writes + place, grad_x, base,
-                                             width, adds, one)
+                                             place, mask, g * MASKS, grad_x,
+                                             base, width, adds, one)
                             else:
-                                move.store_h(scratch, tiles, places,
-                                             writes + place, grad_x, base,
+                                move.store_h(scratch, tiles, places, place,
+                                             mask, g * MASKS, grad_x, base,
                                              width, adds, one)
         for turn in range(512 * tasks):
             if (turn & 511) == 0 and sizes[15]:

@@ -68,8 +68,8 @@ class _Layout(NamedTuple):
         mask (Tensor): See :data:`~.lanes.MASKS`.
         places (Tensor): Quads of the lanes behind the first of a plane: one
             a vector down the columns, then four a vector along the rows, one
-            for each row of a tile. Once for reading, where a lane without a
-            tile has a place as well, and once for writing, where it has -1.
+            for each row of a tile. Where there is none, of the last tile and
+            row.
     """
     images: int
     groups: tuple[int, int]
@@ -106,6 +106,7 @@ def _layout(shape: tuple[int, int, int, int], lanes: int) -> _Layout:
             groups = -(-images * tiles // lanes)
             number = torch.arange(groups * lanes).view(groups, 1, lanes)
             there = number < images * tiles
+            number = number.clamp(max=images * tiles - 1)
             tile = number % tiles
             at = number // tiles * (C * H * W // TILE)
             if down:
@@ -114,13 +115,12 @@ def _layout(shape: tuple[int, int, int, int], lanes: int) -> _Layout:
             else:
                 row = tile * TILE + torch.arange(TILE).view(1, TILE, 1)
                 inside = there & (row < H)
-                at = at + row * (W // TILE)
-            places.append(torch.where(inside, at, -1).view(-1))
+                at = at + row.clamp(max=H - 1) * (W // TILE)
+            places.append(at.view(-1))
             masks.append(torch.cat([
                 inside.expand(-1, TILE, -1), there & (tile > 0),
                 there & (tile < tiles - 1)], 1))
-        places = torch.cat(places)
-        places = torch.cat([places.clamp(min=0), places]).int()
+        places = torch.cat(places).int()
         mask = torch.cat(masks).int()
         aligned = _aligned(mask.numel(), torch.int32).copy_(mask.view(-1))
         return _Layout(images, tuple(map(len, masks)),

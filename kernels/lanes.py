@@ -3,7 +3,9 @@
 Everything moves as *quads*, four neighbours of a row. A vector's lanes each
 name one (``places``), so images that share a vector, the end of a row and the
 two directions differ in a table only. Down the columns a quad is a tile; along
-the rows the quads of four columns are read from each of a tile's rows.
+the rows the quads of four columns are read from each of a tile's rows. Lanes
+without a tile, and rows below the image, name the last that there is: what
+they write there is written over, for the last lane and row write first.
 """
 # No `from __future__ import annotations`: Taichi reads the annotations.
 from functools import cache
@@ -131,28 +133,27 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
     def put(v, lane: ti.template(), target: ti.template(), to,
             places: ti.template(), at, add):
         """Four lanes of a vector into the quad that one of them names."""
-        place = places[at]
-        if place >= 0:
-            q = quad([v[lane + i] for i in ti.static(range(4))])
-            if add:
-                q += target[to + place]
-            target[to + place] = q
+        place = (to + places[at]) & INDEX
+        q = quad([v[lane + i] for i in ti.static(range(4))])
+        if add:
+            q += target[place]
+        target[place] = q
 
     @ti.func
     def scatter(x0, x1, x2, x3, target: ti.template(), to,
                 places: ti.template(), at, add, one):
-        """The reverse of :func:`gather`; places below zero get nothing."""
+        """The reverse of :func:`gather`, the last lane first."""
         p0, p1, p2, p3 = turned(one * x0, one * x1, one * x2, one * x3, one)
         p0, p1, p2, p3 = one * p0, one * p1, one * p2, one * p3
         first = at & INDEX
-        for block in ti.static(range(blocks)):
-            put(p0, 4 * block, target, to, places, first + 4 * block, add)
-            put(p1, 4 * block, target, to, places, first + (4 * block + 1),
+        for block in ti.static(range(blocks - 1, -1, -1)):
+            put(p3, 4 * block, target, to, places, first + (4 * block + 3),
                 add)
             put(p2, 4 * block, target, to, places, first + (4 * block + 2),
                 add)
-            put(p3, 4 * block, target, to, places, first + (4 * block + 3),
+            put(p1, 4 * block, target, to, places, first + (4 * block + 1),
                 add)
+            put(p0, 4 * block, target, to, places, first + 4 * block, add)
 
     @ti.func
     def load_v(source: ti.template(), base, width, length,
@@ -223,25 +224,39 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
                         floats[to + 1 + 4 * i] = 0.0
 
     @ti.func
+    def store(scratch: ti.template(), row, step: ti.template(), there,
+              target: ti.template(), to, places: ti.template(), at, add, one):
+        """Rows of tiles in vectors ``step`` apart to their quads.
+
+        Where they are added it is ``there`` once: others add nothing.
+        """
+        x0, x1 = scratch[row], scratch[row + step]
+        x2, x3 = scratch[row + 2 * step], scratch[row + 3 * step]
+        if add:
+            x0, x1 = ti.select(there, x0, 0.0), ti.select(there, x1, 0.0)
+            x2, x3 = ti.select(there, x2, 0.0), ti.select(there, x3, 0.0)
+        scatter(x0, x1, x2, x3, target, to, places, at, add, one)
+
+    @ti.func
     def store_v(scratch: ti.template(), tiles, length, places: ti.template(),
-                at, target: ti.template(), base, width, add, one):
+                at, mask: ti.template(), inside, target: ti.template(), base,
+                width, add, one):
         """The reverse of :func:`load_v`; with ``add`` to what is there."""
         for r in range(length):
-            row = (tiles + 4 * r) & INDEX
-            scatter(scratch[row], scratch[row + 1], scratch[row + 2],
-                    scratch[row + 3], target, base + r * width, places, at,
-                    add, one)
+            store(scratch, (tiles + 4 * r) & INDEX, 1, mask[inside], target,
+                  base + r * width, places, at, add, one)
 
     @ti.func
     def store_h(scratch: ti.template(), tiles, places: ti.template(), at,
-                target: ti.template(), base, width, add, one):
+                mask: ti.template(), inside, target: ti.template(), base,
+                width, add, one):
         """The reverse of :func:`load_h`; with ``add`` to what is there."""
-        for j in range(4):
+        for last in range(4):
+            j = 3 - last
             for c in range(width):
-                row = (tiles + 16 * c + j) & INDEX
-                scatter(scratch[row], scratch[row + 4], scratch[row + 8],
-                        scratch[row + 12], target, base + c, places,
-                        at + j * lanes, add, one)
+                store(scratch, (tiles + 16 * c + j) & INDEX, 4,
+                      mask[inside + j], target, base + c, places,
+                      at + j * lanes, add, one)
 
     @ti.func
     def before(v, edge):
