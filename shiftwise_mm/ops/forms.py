@@ -54,13 +54,13 @@ def _strip_form(x: Tensor, weight: Tensor, spec: ShiftSpec,
                 outputs: tuple[str, ...],
                 mask: Tensor | None = None) -> tuple[Tensor, ...]:
     """One depthwise convolution an output; the k-fold ``y`` never exists."""
-    strips = strips_of(weight, spec, outputs, mask)
+    strips = strips_of(weight, spec, outputs, mask, x.shape[2:])
     if not torch.is_grad_enabled() and has_values(x):
         # Faster, the way there included, than wide strips in rows.
         x = x.contiguous(memory_format=torch.contiguous_format if
                          rows_are_faster(x, spec) else torch.channels_last)
-    return tuple(strip_conv(x, strip, spec, name)
-                 for name, strip in zip(outputs, strips, strict=True))
+    return tuple(strip_conv(x, strip, spec, name, before) for name, (
+        strip, before) in zip(outputs, strips, strict=True))
 
 
 def _torch_reason(tensor: Tensor, spec: ShiftSpec | None) -> str | None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from .capability import has_avx2_only
 from .masks import has_values, mask_bytes, masked_weight
 from .spec import ShiftSpec
-from .strips import strip_weights
+from .strips import fitted_strip, half_of, strip_weights
 
 __all__ = ['strips_of']
 
@@ -18,19 +18,21 @@ _KEPT = 4  # of a spec: those of a layer's paths, or of an averaged model
 
 @dataclass
 class _Kept:
-    """Strips, and what they were made of."""
+    """Strips by name and places beside the centre; what they are made of."""
     weight: Tensor
     mask: bytes | None
-    strips: dict[str, Tensor] = field(default_factory=dict)
+    strips: dict[tuple[str, int], Tensor] = field(default_factory=dict)
 
 
 def strips_of(weight: Tensor, spec: ShiftSpec, outputs: tuple[str, ...],
-              mask: Tensor | None) -> list[Tensor]:
+              mask: Tensor | None,
+              size: tuple[int, int]) -> list[tuple[Tensor, int]]:
     """The strips of masked small kernels, one an output.
 
     Where nothing can need a gradient on a CPU they are kept with the spec,
-    and the weights are compared with those that they were made of: a tenth
-    of the work, and a change in any way is seen.
+    without what cannot touch the image, and the weights are compared with
+    those that they were made of: a tenth of the work, and a change in any way
+    is seen.
 
     Args:
         weight (Tensor): Small kernels ``(C*k, 1, N, N)``.
@@ -38,27 +40,38 @@ def strips_of(weight: Tensor, spec: ShiftSpec, outputs: tuple[str, ...],
         outputs (tuple[str]): Of ``'h', 'v', 'i'``.
         mask (Tensor, optional): Which small kernels are kept, bool
             ``(C*k,)``.
+        size (tuple[int, int]): ``H, W`` of the image.
 
     Returns:
-        list[Tensor]: As :func:`~.strips.strip_weights`.
+        list[tuple[Tensor, int]]: Kernels as :func:`~.strips.strip_weights`
+        has them; the first place of a strip sits at minus the number.
     """
+    before = spec.large_kernel // 2
     if torch.is_grad_enabled() or torch.is_autocast_enabled('cpu') or \
             not has_values(weight):
         weight = masked_weight(weight, mask)
-        return [strip_weights(weight, spec, name) for name in outputs]
+        return [(strip_weights(weight, spec, name), before)
+                for name in outputs]
     values = None if mask is None else mask_bytes(mask.cpu())
     kept = _find(weight, spec, values)
-    missing = [name for name in outputs if name not in kept.strips]
+    after = spec.strip_length - 1 - before
+    halves = {name: half_of(before, after, length)
+              for name, length in zip('vh', size, strict=True)}
+    keys = [(name, halves.get(name, before)) for name in outputs]
+    missing = [key for key in keys if key not in kept.strips]
     if missing:
         with torch.inference_mode(False):
             masked = masked_weight(kept.weight, mask)
-            for name in missing:
+            for name, half in missing:
                 strip = strip_weights(masked, spec, name)
+                if name != 'i':
+                    strip = fitted_strip(strip, before, half,
+                                         2 if name == 'v' else 3)
                 if name == 'h' and has_avx2_only():
                     # Mostly it is read as a tall one.
                     strip = strip.transpose(2, 3).contiguous().transpose(2, 3)
-                kept.strips[name] = strip
-    return [kept.strips[name] for name in outputs]
+                kept.strips[name, half] = strip
+    return [(kept.strips[key], key[1]) for key in keys]
 
 
 def _find(weight: Tensor, spec: ShiftSpec, mask: bytes | None) -> _Kept:

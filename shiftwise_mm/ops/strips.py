@@ -80,6 +80,19 @@ def rows_are_faster(x: Tensor, spec: ShiftSpec) -> bool:
             and torch.backends.mkldnn.enabled)
 
 
+def half_of(before: int, after: int, size: int) -> int:
+    """Places beside the centre that can touch an image of ``size``."""
+    return min(max(before, after), size - 1)
+
+
+def fitted_strip(weight: Tensor, before: int, half: int, dim: int) -> Tensor:
+    """A strip with ``half`` places before its centre and behind it."""
+    sides = [half - before, half - (weight.shape[dim] - 1 - before)]
+    if not any(sides):
+        return weight
+    return F.pad(weight, [0, 0, *sides] if dim == 2 else sides)  # < 0 crops
+
+
 def _fitted(x: Tensor, weight: Tensor, before: int,
             dim: int) -> tuple[Tensor, list[int], int]:
     """Kernel, symmetric padding, and what it puts in front on ``dim``.
@@ -93,10 +106,8 @@ def _fitted(x: Tensor, weight: Tensor, before: int,
     after = weight.shape[dim] - 1 - before
     extra = max(after - before, 0)
     if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
-        half, extra = min(max(before, after), x.shape[dim] - 1), 0
-        if not before == after == half:
-            sides = [half - before, half - after]  # negative ones crop
-            weight = F.pad(weight, [0, 0, *sides] if dim == 2 else sides)
+        half, extra = half_of(before, after, x.shape[dim]), 0
+        weight = fitted_strip(weight, before, half, dim)
         before = after = half
     padding = [length // 2 for length in weight.shape[2:]]
     padding[dim - 2] = max(before, after)
@@ -233,8 +244,8 @@ def _tall_conv(x: Tensor, weight: Tensor, before: int) -> Tensor:
     return _conv_along(x, weight, before, 2)
 
 
-def strip_conv(x: Tensor, weight: Tensor, spec: ShiftSpec,
-               name: str) -> Tensor:
+def strip_conv(x: Tensor, weight: Tensor, spec: ShiftSpec, name: str,
+               before: int | None = None) -> Tensor:
     """Depthwise convolution with a kernel of :func:`strip_weights`.
 
     Args:
@@ -242,11 +253,13 @@ def strip_conv(x: Tensor, weight: Tensor, spec: ShiftSpec,
         weight (Tensor): The kernel of output ``name``.
         spec (ShiftSpec): Sizes and tables.
         name (str): ``'h'``, ``'v'`` or ``'i'``.
+        before (int, optional): The first place of a strip sits at
+            ``-before``; at ``-(M // 2)`` if None. Defaults to None.
 
     Returns:
         Tensor: ``(B, C, H, W)``.
     """
-    before = spec.large_kernel // 2
+    before = spec.large_kernel // 2 if before is None else before
     if name == 'i':
         return F.conv2d(x, weight, padding=spec.small_kernel // 2,
                         groups=x.shape[1])
