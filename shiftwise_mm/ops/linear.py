@@ -1,9 +1,10 @@
-r"""Matrix products of float32 on CPUs, by oneDNN.
+r"""Matrix products of float32 on CPUs, by the faster of two libraries.
 
 torch gives the product of a linear layer to MKL, which on some CPUs leaves
 half of the vector width unused (AMD's with AVX-512), while oneDNN, which
 ``torch.compile`` uses for the same layer, does not. Both are in torch; this is
-the way to oneDNN without compiling, with gradients.
+the way to oneDNN without compiling, with gradients. With AVX2 alone MKL is
+faster, and GELU by itself faster than oneDNN's (``docs/performance.md``).
 """
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from .capability import has_avx2_only
 from .operator import operator
 
 __all__ = ['linear', 'product', 'onednn_takes']
@@ -79,7 +81,7 @@ def onednn_takes(x: Tensor, weight: Tensor) -> bool:
 
 def product(x: Tensor, weight: Tensor) -> Tensor:
     r""":math:`x W^T` of any strides, as :func:`linear`."""
-    if onednn_takes(x, weight):
+    if onednn_takes(x, weight) and not has_avx2_only():
         return _linear(x, weight, None, False)
     return F.linear(x, weight)
 
@@ -88,7 +90,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *,
            gelu: bool = False) -> Tensor:
     r"""Linear layer :math:`x W^T + b`, then GELU if wanted.
 
-    By oneDNN for float32 on CPUs, else :func:`torch.nn.functional.linear`.
+    By oneDNN for float32 on CPUs with AVX-512, else
+    :func:`torch.nn.functional.linear`.
 
     Args:
         x (Tensor): Floating ``(..., C_in)``.
@@ -105,6 +108,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *,
         return F.gelu(out) if gelu else out
     needs = torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in (x, weight, bias))
+    if has_avx2_only():
+        out = F.linear(x, weight, bias)
+        if not gelu:
+            return out
+        return F.gelu(out) if needs else torch.ops.aten.gelu_(out)
     if gelu and needs:
         return F.gelu(_linear(x, weight, bias, False))
     return _linear(x, weight, bias, gelu)

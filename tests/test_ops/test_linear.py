@@ -1,4 +1,4 @@
-"""The product by oneDNN against torch's."""
+"""The product by either library against torch's."""
 import pytest
 import torch
 import torch.nn as nn
@@ -7,7 +7,23 @@ from helpers import assert_near
 from torch.utils.flop_counter import FlopCounterMode
 
 from shiftwise_mm.models.layers.pointwise_linear import PointwiseLinear
+from shiftwise_mm.ops import capability
 from shiftwise_mm.ops.linear import linear, product
+
+
+@pytest.fixture(autouse=True, params=['AVX2', 'AVX512'])
+def vectors(request, monkeypatch):
+    """Of the CPU, which decide on the library."""
+    monkeypatch.setattr(capability, 'VECTORS', request.param)
+    return request.param
+
+
+def test_the_library_is_that_of_the_cpu(vectors):
+    x, weight, _ = (t.detach() for t in inputs())
+    with FlopCounterMode(display=False) as counter:
+        linear(x, weight), product(x, weight)
+    ours = torch.ops.shiftwise_mm.linear
+    assert (ours in counter.flop_counts['Global']) == (vectors == 'AVX512')
 
 
 def inputs(shape=(2, 3, 5, 7), out=6, dtype=torch.float32):
