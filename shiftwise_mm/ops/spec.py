@@ -4,8 +4,9 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch._guards import active_fake_mode
@@ -28,6 +29,31 @@ def check_int(name: str, value, minimum: int) -> int:
     if value < minimum:
         raise ValueError(f'{name} must be at least {minimum}, got {value}')
     return value
+
+
+# The blocks of a stage have the same tables, and drawing is slow. Arrays, for
+# a tensor may be a fake one, or of inference mode.
+@lru_cache(maxsize=64)
+def _published_tables(channels: int, taps: int, num_reps: int,
+                      seed: int) -> tuple[np.ndarray, ...]:
+    """``perm_h``, ``perm_v`` and ``identity_tap`` as published."""
+    generator = torch.Generator('cpu')
+    generator.manual_seed(seed)
+
+    def permutations() -> Tensor:
+        return torch.stack([
+            torch.randperm(taps, generator=generator, device='cpu')
+            for _ in range(num_reps * channels)
+        ]).view(num_reps, channels, taps)
+
+    perm_h = permutations()
+    perm_v = permutations()
+    identity_tap = torch.stack([
+        torch.randint(0, taps, (channels, ), generator=generator,
+                      device='cpu')
+        for _ in range(num_reps)
+    ])
+    return perm_h.numpy(), perm_v.numpy(), identity_tap.numpy()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -169,24 +195,10 @@ class ShiftSpec:
         large_kernel = check_int('large_kernel', large_kernel, 1)
         small_kernel = check_int('small_kernel', small_kernel, 1)
         taps = math.ceil(large_kernel / small_kernel)
-        generator = torch.Generator('cpu')
-        generator.manual_seed(check_int('seed', seed, 0))
-
-        def permutations() -> Tensor:
-            return torch.stack([
-                torch.randperm(taps, generator=generator, device='cpu')
-                for _ in range(num_reps * channels)
-            ]).view(num_reps, channels, taps)
-
-        perm_h = permutations()
-        perm_v = permutations()
-        identity_tap = torch.stack([
-            torch.randint(0, taps, (channels, ), generator=generator,
-                          device='cpu')
-            for _ in range(num_reps)
-        ])
-        return cls(channels, large_kernel, small_kernel, perm_h, perm_v,
-                   identity_tap)
+        tables = _published_tables(channels, taps, num_reps,
+                                   check_int('seed', seed, 0))
+        return cls(channels, large_kernel, small_kernel,
+                   *map(torch.from_numpy, tables))
 
     @classmethod
     def tiled(cls, *, channels: int, large_kernel: int,

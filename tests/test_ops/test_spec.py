@@ -60,6 +60,22 @@ def test_making_a_spec_leaves_the_global_generators_alone():
     assert one == ShiftSpec.from_seed(**SIZES, num_reps=2)
 
 
+def test_equal_tables_are_drawn_once(monkeypatch):
+    """A network has the same in many blocks; copies, so none can harm."""
+    arguments = dict(channels=3, large_kernel=15, small_kernel=3, seed=77)
+    first = ShiftSpec.from_seed(**arguments)
+    kept = first.perm_h.clone()
+
+    def drawn(*args, **kwargs):
+        raise AssertionError('drawn again')
+
+    monkeypatch.setattr(torch, 'randperm', drawn)
+    first.perm_h.zero_()
+    assert torch.equal(ShiftSpec.from_seed(**arguments).perm_h, kept)
+    with pytest.raises(AssertionError, match='drawn again'):
+        ShiftSpec.from_seed(**{**arguments, 'seed': 78})
+
+
 def test_specs_compare_by_value():
     one, other = (ShiftSpec.from_seed(**SIZES) for _ in range(2))
     assert one == other and hash(one) == hash(other)
