@@ -2,9 +2,12 @@
 from __future__ import annotations
 
 import difflib
+import os
+import select
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TextIO
 
 from shiftwise_mm import register
 from shiftwise_mm.version import __version__
@@ -59,9 +62,30 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 
     Returns:
         int, optional: The exit code: that of the sub-command, 0 after the
-        help and the version, 2 if there is no such sub-command. Most
-        sub-commands raise ``SystemExit`` where they fail.
+        help and the version, 2 if there is no such sub-command, 141 if the
+        reader of the output has gone (``| head``), as of other programs.
+        Most sub-commands raise ``SystemExit`` where they fail.
     """
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _has_lost_its_reader(sys.stdout):
+            raise
+        # Python flushes once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _has_lost_its_reader(stream: TextIO) -> bool:
+    poll = select.poll()
+    poll.register(stream, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _run(argv: Sequence[str] | None) -> int | None:
     name, *rest = list(sys.argv[1:] if argv is None else argv) or ['--help']
     if name in ('-h', '--help', 'help'):
         print(help_text())

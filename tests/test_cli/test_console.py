@@ -1,4 +1,6 @@
 """The command `shiftwise`, as its user runs it."""
+import os
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -36,6 +38,28 @@ def test_the_installed_command_lists_all(tmp_path):
     for name, (_, line) in SUB_COMMANDS.items():
         assert f'\n  {name} ' in done.stdout and line in done.stdout
     assert all(len(line) < 80 for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize('unbuffered', ['', '1'])
+def test_a_reader_that_leaves_is_no_error(unbuffered, tmp_path):
+    """``shiftwise | head``: printed at once, or when the program ends."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write) as gone:
+        done = subprocess.run(
+            [Path(sys.executable).with_name('shiftwise')], stdout=gone,
+            stderr=subprocess.PIPE, cwd=tmp_path, text=True,
+            env={**os.environ, 'PYTHONUNBUFFERED': unbuffered})
+    assert (done.returncode, done.stderr) == (141, '')
+
+
+def test_another_broken_pipe_is_one(monkeypatch):
+    def broken():
+        raise BrokenPipeError('of a worker')
+
+    monkeypatch.setattr('shiftwise_mm.cli.console.help_text', broken)
+    with pytest.raises(BrokenPipeError, match='of a worker'):
+        main([])
 
 
 def test_help_and_version(capsys):
