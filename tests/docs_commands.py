@@ -58,6 +58,8 @@ TABLE = (
     Entry(r'pytest --import-mode=importlib tests/test_ops/test_spec\.py',
           'tests/test_ops/test_spec.py::'
           'test_tables_are_the_published_ones'),
+    Entry(r'(python3\.11 -m venv|source) ~/shiftwise-env(/bin/activate)?',
+          OWN + 'test_the_environment_has_what_the_docs_activate'),
     Entry(r'python -m pip wheel --no-deps --wheel-dir dist \.',
           'tests/test_install.py::test_the_built_wheel_is_complete'),
     Entry(r'pip install torch==\S+',
@@ -66,7 +68,10 @@ TABLE = (
           SETUP + 'test_direct_requirements_are_pinned_with_a_reason'),
     Entry(r'MMCV_WITH_OPS=1 .*pip install --no-build-isolation \S+',
           SETUP + 'test_built_wheel_is_kept'),
-    Entry(r"pip install (onedl-mmengine==\S+|.* '\.\[export\]')",
+    Entry(r'pip install ~/\.cache/shiftwise_mm/wheels/\S+',
+          'tests/test_install_docs.py::'
+          'test_the_wheel_of_mmcv_is_where_the_set_up_keeps_it'),
+    Entry(r"pip install (onedl-mmengine==\S+|'shiftwise_mm\[export\]')",
           'tests/test_stack.py::test_extras_bring_the_pinned_releases'),
     Entry(r"pip install 'dist/.+\.whl\[.+\]'",
           'tests/test_install.py::test_the_wheel_works_elsewhere'),

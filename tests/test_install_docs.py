@@ -1,6 +1,8 @@
 """docs/install.md names what there is, in the releases that are tested."""
 import re
-from importlib import metadata
+import sys
+from fnmatch import fnmatch
+from importlib import import_module, metadata
 
 from helpers import ROOT
 
@@ -42,6 +44,26 @@ def test_pythons_are_those_declared():
     # All tests are run on 3.11.
     assert {'3.11', *(python for python, _ in rows)} == declared
     assert all(int(passed) > 100 for _, passed in rows)
+    *others, last = sorted(declared)
+    for page, word in [('README.md', 'or'), ('README_zh-CN.md', '或'),
+                       ('docs/install.md', 'or'),
+                       ('docs/zh_CN/install.md', '或')]:
+        assert f'Python {", ".join(others)} {word} {last}' in \
+            (ROOT / page).read_text('utf-8'), page
+
+
+def test_the_wheel_of_mmcv_is_where_the_set_up_keeps_it(monkeypatch):
+    """By the pattern of the command, for this machine and the pins."""
+    monkeypatch.syspath_prepend(ROOT / 'tools')
+    mmcv = sys.modules.get('env_setup.mmcv') or import_module(
+        'env_setup.mmcv')
+    monkeypatch.setenv('HOME', '/home/me')
+    (pattern, ) = re.findall(r'^pip install (~/\S+)$', TEXT, re.M)
+    for torch in '2.13.0', '2.13.0+cpu':
+        key = mmcv.wheel_key('mmcv', '2.1.0', torch, {})
+        wheel = f'{mmcv.wheel_cache({})}/{key}/' \
+            'mmcv-2.1.0-cp311-cp311-linux_x86_64.whl'
+        assert fnmatch(wheel, pattern.replace('~', '/home/me'))
 
 
 def test_make_targets_exist():
