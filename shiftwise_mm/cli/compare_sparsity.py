@@ -4,7 +4,6 @@ On each data set once for each sparsity and seed. Runs that are complete are
 not made again.
 """
 import argparse
-import os
 import sys
 
 
@@ -37,9 +36,6 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 def main(argv=None) -> None:
     args = parse_args(argv)
-    # Threads that wait asleep: torch's would else keep the cores from Taichi,
-    # and from whatever else runs on the machine. Read when torch is imported.
-    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     from shiftwise_mm.analysis.benchmark.timing import Budget
     from shiftwise_mm.engine.sparsity_comparison import (
         Settings,

@@ -40,6 +40,9 @@ SUB_COMMANDS = {
     'doctor': ('doctor', 'what works in this environment, and what not'),
 }
 """Module in this package, and what it does in a line, by sub-command."""
+# Their threads wait asleep: torch's would else keep the cores from Taichi, and
+# from whatever else runs on the machine. Read when torch is imported.
+_ASLEEP = ('demo', 'demo-seg', 'compare-sparsity')
 _DOCTOR = 'doctor'  # has to start whatever is broken
 
 
@@ -99,6 +102,8 @@ def _run(argv: Sequence[str] | None) -> int | None:
         print(f'shiftwise: there is no sub-command {name!r}; {hint}'
               'shiftwise --help lists all', file=sys.stderr)
         return 2
+    if name in _ASLEEP and 'torch' not in sys.modules:
+        os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     if name != _DOCTOR:
         try:
             register()

@@ -5,7 +5,6 @@ format. The last line printed is ``demo: {json}``.
 """
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -43,9 +42,6 @@ def parse_args(argv=None) -> argparse.Namespace:
 def main(argv=None) -> None:
     args = parse_args(argv)
     start = time.time()
-    # Threads that wait asleep: torch's would else keep the cores from Taichi,
-    # and from whatever else runs on the machine. Read when torch is imported.
-    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     from shiftwise_mm.datasets import make_shapes_dataset, read_coco_folder
     from shiftwise_mm.engine.demo import (
         OWN_DATA_FACTOR,

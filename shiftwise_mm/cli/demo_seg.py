@@ -5,7 +5,6 @@ label maps. The last line printed is ``demo-seg: {json}``.
 """
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -55,9 +54,6 @@ def read_data(data):
 def main(argv=None) -> None:
     args = parse_args(argv)
     start = time.time()
-    # Threads that wait asleep: torch's would else keep the cores from Taichi,
-    # and from whatever else runs on the machine. Read when torch is imported.
-    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     from shiftwise_mm.engine.demo_seg import (
         demo_seg_config,
         run_demo_seg,

@@ -95,6 +95,23 @@ def test_each_gets_its_options(name, monkeypatch, capsys):
     assert module.__doc__.split()[0] in usage
 
 
+@pytest.mark.parametrize('command', [
+    ('-m', 'shiftwise_mm', 'demo'), (ROOT / 'tools/demo_seg.py', ),
+    (ROOT / 'tools/compare_sparsity.py', )], ids=lambda words: str(words[-1]))
+def test_threads_of_the_demos_wait_asleep(command, tmp_path):
+    """The setting is there when torch's OpenMP is loaded, which reads it."""
+    (tmp_path / 'torch').mkdir()
+    (tmp_path / 'torch/__init__.py').write_text(
+        "import os\nraise SystemExit(os.environ.get('OMP_WAIT_POLICY'))\n")
+    env = {name: value for name, value in os.environ.items()
+           if name != 'OMP_WAIT_POLICY'}
+    for given, expected in [({}, 'PASSIVE'),
+                            ({'OMP_WAIT_POLICY': 'active'}, 'active')]:
+        done = run_fresh(*command, '--data', 'x', cwd=tmp_path, env={
+            **env, 'PYTHONPATH': str(tmp_path), **given})
+        assert done.stderr.strip() == expected
+
+
 def test_the_list_comes_without_torch(tmp_path):
     done = run_fresh('-Ximporttime', '-m', 'shiftwise_mm', '--help',
                      cwd=tmp_path)
