@@ -37,6 +37,21 @@ def test_the_config_of_the_readme_trains_a_step(tmp_path):
     assert Config.fromfile(file).optim_wrapper.optimizer.type == 'AdamW'
 
 
+def test_speeds_of_the_readme_are_those_measured():
+    """All figures of both runs, in both languages."""
+    table = (ROOT / 'docs/performance.md').read_text()
+    for page in 'README.md', 'README_zh-CN.md':
+        text = (ROOT / page).read_text('utf-8')
+        named = re.findall(r'\d+\.\d+x', text)
+        measured = [
+            figure for peer in ('UniRepLKNet-T', 'SLaK-T')
+            for row in re.findall(
+                rf'^\| SW-T inference over {peer} as published \| [^|]+ '
+                r'\| (\S+x, \S+x)', table, re.M)
+            for figure in row.split(', ')]
+        assert len(measured) == 4 and named == measured, page
+
+
 def test_the_readme_loads_published_weights(tmp_path):
     """Its lines, on a file of the size and names that upstream saves."""
     import torch
