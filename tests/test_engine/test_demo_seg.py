@@ -17,7 +17,11 @@ from shiftwise_mm.datasets import (
     make_shapes_dataset,
     read_seg_folder,
 )
-from shiftwise_mm.engine.demo_seg import demo_seg_config, seg_image_scale
+from shiftwise_mm.engine.demo_seg import (
+    _palette,
+    demo_seg_config,
+    seg_image_scale,
+)
 from shiftwise_mm.engine.sparsity_report import report_file
 
 CONFIG = ROOT / 'configs/demo/upernet_shiftwise-nano_demo_shapes.py'
@@ -118,6 +122,12 @@ def test_resume_continues_a_run(masks, tmp_path):
     assert again['mIoU'] == first['mIoU']
 
 
+def test_a_background_is_painted_black():
+    *others, black = _palette(('circle', 'square', 'background'))
+    assert black == [0, 0, 0]
+    assert all(max(colour) == 255 for colour in others)
+
+
 def test_the_config_follows_the_data(tmp_path):
     folder = read_seg_folder(shared_path('data', 'wbc'))
     width, height = seg_image_scale(folder)
@@ -129,6 +139,7 @@ def test_the_config_follows_the_data(tmp_path):
                           (cfg.test_dataloader, folder.val)):
         data = loader.dataset
         assert data.metainfo.classes == folder.classes
+        assert len({*map(tuple, data.metainfo.palette)}) == 3
         assert Path(data.data_prefix.img_path) == split.image_dir.resolve()
         assert Path(data.data_prefix.seg_map_path) == split.map_dir.resolve()
         scales = [step.scale for step in data.pipeline if 'scale' in step]
