@@ -77,3 +77,28 @@ def test_the_messages_explained_are_those_of_the_checks():
         parts = [part.strip() for part in message.split('...')]
         pattern = r'[^\n]*?'.join(map(re.escape, parts))
         assert any(re.search(pattern, text) for text in texts), message
+
+
+def test_a_segmentors_data_in_a_config_for_ade20k(folder):
+    """Its own type refuses other classes; the one of the page takes them."""
+    from mmengine.registry import DefaultScope
+    from mmseg.registry import DATASETS
+
+    from shiftwise_mm.swap import read_config
+    dataset = read_config(
+        'mmseg::_base_/datasets/ade20k.py').train_dataloader.dataset
+    dataset.update(
+        data_root=str(folder / 'maps'), metainfo=dict(classes=('no', 'box')),
+        data_prefix=dict(img_path='images/train',
+                         seg_map_path='annotations/train'))
+    dataset.pipeline = [
+        step if step.type != 'LoadAnnotations' else
+        dict(type='LoadAnnotations', reduce_zero_label=False)
+        for step in dataset.pipeline[:2]]
+    words, = re.findall(r"`type='(BaseSegDataset)'`", PAGE.prose)
+    assert '`reduce_zero_label=False`' in PAGE.prose
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        with pytest.raises(ValueError, match='not a subset of classes'):
+            DATASETS.build(dataset)
+        labels = DATASETS.build({**dataset, 'type': words})[0]['gt_seg_map']
+    assert set(labels.flat) == {0, 1}
