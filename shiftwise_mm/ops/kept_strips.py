@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .capability import has_avx2_only
 from .masks import has_values, mask_bytes, masked_weight
+from .same_bits import same_bits
 from .spec import ShiftSpec
 from .strips import fitted_strip, half_of, strip_weights
 
@@ -78,8 +79,7 @@ def _find(weight: Tensor, spec: ShiftSpec, mask: bytes | None) -> _Kept:
     """What is kept of these weights; the last used stands first."""
     all_kept = spec.cached('strips', list)
     for kept in all_kept:
-        if kept.mask == mask and kept.weight.dtype == weight.dtype and \
-                torch.equal(kept.weight, weight):
+        if kept.mask == mask and same_bits(kept.weight, weight):
             break
     else:
         with torch.inference_mode(False):

@@ -16,6 +16,7 @@ from . import autotune
 from .capability import has_avx2_only
 from .fused import fused_reason
 from .masks import has_values
+from .same_bits import same_bits
 from .spec import ShiftSpec
 from .strips import strip_pair_conv
 
@@ -121,7 +122,7 @@ class StripPair:
         versions = tuple(None if t.is_inference() else t._version
                          for t in strips)
         if known is None or known.versions != versions or exactly and not all(
-                t.dtype == old.dtype and torch.equal(t, old)
+                same_bits(t, old)
                 for t, old in zip(strips, known.strips, strict=True)):
             with torch.inference_mode(False):
                 known = _look(*(t.detach().clone() for t in strips),
