@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
@@ -73,9 +73,6 @@ FAMILIES = (
     Family('SLaK, native names', ('.large_kernel.conv_i.', )),
     Family('SLaK, deployed, native names', ('.large_kernel.strip_h.', )),
 )
-# Where the backbone lies in a file.
-_BACKBONE = re.compile(r'((?:module\.)?)((?:backbone\.)?)'
-                       r'(?:stages|downsample_layers)\.\d+\.')
 _CLASSIFIER = {'norm.weight': 'norm.weight', 'norm.bias': 'norm.bias',
                'head.weight': 'fc.weight', 'head.bias': 'fc.bias'}
 
@@ -155,8 +152,9 @@ def convert_state_dict(
     head: str | None = None) -> tuple[dict[str, Tensor], ConversionReport]:
     """Gives published weights our names; native ones keep theirs.
 
-    A prefix ``module.``, ``backbone.`` or both is taken off. Tensors are
-    handed on as they are, nothing is copied; the input is not changed.
+    A prefix ``module.``, ``backbone.`` or both is taken off; a file that has
+    its backbone under ``prefix`` already keeps it there. Tensors are handed
+    on as they are, nothing is copied; the input is not changed.
 
     Args:
         state_dict (Mapping): Names to tensors.
@@ -171,9 +169,8 @@ def convert_state_dict(
         tuple[dict, ConversionReport]: The new state dict and the report. What
         is none of ours keeps its names, and ``recognised`` is None.
     """
-    found = next(filter(None, map(_BACKBONE.match, state_dict)), None)
-    outer, inner = found.groups() if found else ('', '')
-    family = _recognise(state_dict)
+    outer, inner, inside = _locate(state_dict, prefix)
+    family = _recognise(inside)
     new, names, converted, ignored = {}, {}, [], {}
     for name, value in state_dict.items():
         bare = name.removeprefix(outer)
@@ -203,9 +200,24 @@ def convert_state_dict(
         densities=densities if any(d < 1 for d in densities) else ())
 
 
-def _recognise(names) -> Family | None:
-    text = '\n'.join(name for name in names if isinstance(name, str)
-                     and _BACKBONE.match(name))
+def _locate(names: Mapping[str, Tensor],
+            prefix: str) -> tuple[str, str, list[str]]:
+    """Where the backbone lies in a file: two prefixes, and its names.
+
+    The place that a model gives it is looked for first: what is called
+    ``stages`` elsewhere may be another network's.
+    """
+    for inner in dict.fromkeys((prefix, 'backbone.', '')):
+        where = re.compile(r'((?:module\.)?)' + re.escape(inner)
+                           + r'(?:stages|downsample_layers)\.\d+\.')
+        found = [match for match in map(where.match, names) if match]
+        if found:
+            return found[0][1], inner, [match.string for match in found]
+    return '', '', []
+
+
+def _recognise(names: Iterable[str]) -> Family | None:
+    text = '\n'.join(names)
     return next((family for family in FAMILIES
                  if all(marker in text for marker in family.markers)), None)
 

@@ -12,15 +12,15 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('--json', action='store_true',
                         help='print it for programs, as one JSON object')
     parser.add_argument(
-        '--quick', action='store_true',
-        help='leave the fused form untested: its kernels are compiled first')
+        '--full', action='store_true',
+        help='test the fused form, too, whose kernels take long to compile')
     return parser.parse_args(argv)
 
 
 def main(argv=None) -> int:
     args = parse_args(argv)
     from shiftwise_mm.diagnosis import diagnose
-    diagnosis = diagnose(args.quick)
+    diagnosis = diagnose(args.full)
     if args.json:
         print(json.dumps(diagnosis.to_dict(), indent=2))
     else:

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 
 from .mends import mend_of
 
-__all__ = ['ABSENT', 'BROKEN', 'OK', 'Check', 'broken', 'one_line']
+__all__ = ['ABSENT', 'BROKEN', 'OK', 'UNTESTED', 'Check', 'broken',
+           'one_line']
 
 OK = 'ok'
 ABSENT = 'absent'
 """Not there, or cannot run here; nothing that is installed needs it."""
 BROKEN = 'broken'
+UNTESTED = 'untested'
+"""Can run; whether it is right was not asked."""
 
 _LONGEST = 300
 
@@ -21,7 +24,8 @@ class Check:
 
     Attributes:
         name: What was looked at.
-        status: :data:`OK`, :data:`ABSENT` or :data:`BROKEN`.
+        status: :data:`OK`, :data:`ABSENT`, :data:`BROKEN` or
+            :data:`UNTESTED`.
         detail: In a line.
         mend: The command that mends it; empty where nothing has to be
             mended, or no command does.

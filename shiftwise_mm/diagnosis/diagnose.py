@@ -4,7 +4,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass
 
-from .check import BROKEN, Check
+from .check import BROKEN, UNTESTED, Check
 from .environment import check_stack, check_versions, compilers, versions
 from .probes import PROBES
 from .process import run_probes
@@ -48,11 +48,11 @@ class Diagnosis:
                   for name, text in self.compilers.items()]
         lines += ['', 'checks']
         for check in self.checks:
-            lines.append(f'  {check.name:<{width}}  {check.status:<6}  '
+            lines.append(f'  {check.name:<{width}}  {check.status:<8}  '
                          f'{check.detail}'.rstrip())
             if check.mend:
                 verb = 'mend it' if check.status == BROKEN else 'to have it'
-                lines.append(f'  {"":<{width}}  {"":<6}  {verb}: '
+                lines.append(f'  {"":<{width}}  {"":<8}  {verb}: '
                              f'{check.mend}')
         lines += ['', self.verdict]
         return '\n'.join(lines)
@@ -61,24 +61,29 @@ class Diagnosis:
     def verdict(self) -> str:
         """The last line: whether anything is broken, and what."""
         if not self.broken:
-            return (f'All that is installed works ({len(self.checks)} checks '
-                    f'in {self.seconds:.0f} s).')
+            untested = [check.name for check in self.checks
+                        if check.status == UNTESTED]
+            took = f'({len(self.checks)} checks in {self.seconds:.0f} s)'
+            if untested:
+                return (f'All that was tested works {took}. Not tested: '
+                        f'{", ".join(untested)}; --full tests it.')
+            return f'All that is installed works {took}.'
         names = ', '.join(check.name for check in self.broken)
         return f'Broken: {names}. See "mend it" above.'
 
 
-def diagnose(quick: bool = False) -> Diagnosis:
+def diagnose(full: bool = False) -> Diagnosis:
     """Looks at all that the package can use.
 
-    Takes as long as importing all of it, about a second for the tests of the
-    operators, and what Taichi takes to compile the fused kernels, which it
-    does in each process.
+    Takes as long as importing all of it, and about a second for the tests of
+    the operators.
 
     Args:
-        quick (bool): Whether to leave these out. Defaults to False.
+        full (bool): Whether to test the fused form as well, whose kernels
+            Taichi compiles first, for some 20 seconds. Defaults to False.
     """
     start = time.perf_counter()
-    other = 'operators' if quick else 'operators, quick'
+    other = 'operators' if full else 'operators, full'
     checks = (check_stack(), *check_versions(),
               *run_probes([name for name in PROBES if name != other]))
     return Diagnosis(versions(), compilers(), checks,

@@ -175,13 +175,13 @@ def _onnxruntime() -> Iterator[Check]:
     yield from _imported('onnxruntime')
 
 
-def _operators(quick: bool = False) -> Iterator[Check]:
+def _operators(full: bool = False) -> Iterator[Check]:
     try:
         from .self_test import self_test
     except Exception as error:
         yield broken('operators', error, 'shiftwise_mm')
         return
-    yield from self_test(quick)
+    yield from self_test(full)
 
 
 PROBES: dict[str, Callable[[], Iterator[Check]]] = {
@@ -196,6 +196,6 @@ PROBES: dict[str, Callable[[], Iterator[Check]]] = {
     'onnx': _onnx,
     'onnxruntime': _onnxruntime,
     'operators': _operators,
-    'operators, quick': partial(_operators, quick=True),
+    'operators, full': partial(_operators, full=True),
 }
 """By name; each yields what it has found."""

@@ -18,7 +18,7 @@ from shiftwise_mm.ops import (
 )
 from shiftwise_mm.ops.reference import shift_add_reference
 
-from .check import ABSENT, BROKEN, OK, Check, one_line
+from .check import ABSENT, BROKEN, OK, UNTESTED, Check, one_line
 
 __all__ = ['TOLERANCE', 'devices', 'self_test']
 
@@ -70,7 +70,7 @@ def devices() -> list[str]:
     return ['cpu', *(['cuda'] if torch.cuda.is_available() else [])]
 
 
-def self_test(quick: bool = False) -> Iterator[Check]:
+def self_test(full: bool = False) -> Iterator[Check]:
     """A finding for each form and backend, on each device.
 
     Those that can run are compared with the definition in float64, outputs
@@ -78,8 +78,8 @@ def self_test(quick: bool = False) -> Iterator[Check]:
     Those that cannot are :data:`ABSENT`, with the reason.
 
     Args:
-        quick (bool): Whether to leave the fused form untested, whose kernels
-            take long to compile. Defaults to False.
+        full (bool): Whether to test the fused form, too, whose kernels take
+            long to compile. By default it is :data:`UNTESTED`.
     """
     spec = ShiftSpec.from_seed(**_SPEC)
     names, n, c = ('h', 'v', 'i'), spec.small_kernel, spec.channels
@@ -96,9 +96,10 @@ def self_test(quick: bool = False) -> Iterator[Check]:
         x, y = (case.inputs[0].to(device, torch.float32)
                 for case in (forms, backends))
         for name, why in available_forms(x, spec).items():
-            if quick and name == 'fused' and why is None:
-                yield Check(f'form {name} on {device}', OK,
-                            'can run, not tested')
+            if name == 'fused' and why is None and not full:
+                yield Check(f'form {name} on {device}', UNTESTED,
+                            'can run; --full compiles its kernels, about '
+                            'half a minute, and tests it')
                 continue
             yield _tested(
                 f'form {name} on {device}', why, forms,

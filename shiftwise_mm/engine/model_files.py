@@ -86,9 +86,8 @@ def load_weights(model: nn.Module, checkpoint: str) -> tuple[dict, list[str]]:
         content = load_file(checkpoint)
         if not isinstance(content, Mapping):
             raise ValueError(f'it holds a {type(content).__name__}')
-        state_dict = open_container(content).state_dict
-        if backbones and not set(model.state_dict()) <= set(state_dict):
-            state_dict = adapt_checkpoint(model, content)[0]
+        state_dict = adapt_checkpoint(model, content)[0] if backbones else \
+            open_container(content).state_dict
         missing, unexpected = model.load_state_dict(state_dict, strict=False)
     except (ValueError, RuntimeError, TypeError, OSError) as error:
         raise InputError(f'checkpoint {checkpoint} does not fit: '

@@ -170,6 +170,41 @@ def test_of_a_larger_model(tmp_path):
     assert set(report.ignored.values()) == {'beside the backbone'}
 
 
+class Deep(nn.Module):
+    """A backbone inside of others, and weights beside it on every level."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.teacher = nn.ModuleDict(dict(
+            stages=nn.ModuleList([nn.Linear(2, 2)]), net=Detector(**options)))
+        self.head = nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+def test_of_a_model_with_a_deep_backbone(prefix, tmp_path):
+    source, file = Deep(), tmp_path / 'deep.pth'
+    state = source.state_dict()
+    torch.save({prefix + name: v for name, v in state.items()}, file)
+    model = Deep(seed=1)
+    report = load_pretrained(model, file)
+    for name, value in state.items():
+        assert torch.equal(model.state_dict()[name], value), name
+    assert not report.ignored and not report.converted
+    assert report.recognised == 'ShiftWiseNet, native names'
+
+
+def test_into_a_model_with_a_deep_backbone(tmp_path):
+    source, file, model = make('v2'), tmp_path / 'p.pth', Deep(seed=1)
+    torch.save(published_file('v2', source), file)
+    before = model.head.weight.clone()
+    report = load_pretrained(model, file)
+    assert len(report.ignored) == 4 and report.converted
+    for ours, expected in zip(outputs(model.teacher.net.backbone),
+                              outputs(source), strict=True):
+        assert torch.equal(ours, expected)
+    assert torch.equal(model.head.weight, before)
+
+
 def test_wrapped_models(tmp_path):
     source, file = make('v2'), tmp_path / 'published.pth'
     torch.save(published_file('v2', source), file)

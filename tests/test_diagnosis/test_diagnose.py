@@ -8,8 +8,8 @@ import pytest
 import torch
 from processes import run_fresh
 
-from shiftwise_mm.diagnosis import environment, self_test
-from shiftwise_mm.diagnosis.check import ABSENT, BROKEN, OK
+from shiftwise_mm.diagnosis import Diagnosis, environment, self_test
+from shiftwise_mm.diagnosis.check import ABSENT, BROKEN, OK, UNTESTED, Check
 from shiftwise_mm.diagnosis.mends import install, mend_of, requirements
 from shiftwise_mm.ops import shiftwise_conv
 from shiftwise_mm.stack import ONEDL, STOCK, find_stack
@@ -110,7 +110,7 @@ def raises(x, weight, **options):
     (raises, 'RuntimeError: no kernel for this')])
 def test_a_form_that_is_wrong_is_broken(monkeypatch, function, text):
     monkeypatch.setattr(self_test, 'shiftwise_conv', function)
-    found = {c.name: c for c in self_test.self_test(quick=True)}
+    found = {c.name: c for c in self_test.self_test()}
     assert found['form strip on cpu'].status == BROKEN
     assert text in found['form strip on cpu'].detail
     assert found['backend reference on cpu'].status == OK
@@ -120,28 +120,40 @@ def test_a_form_that_cannot_run_is_absent(monkeypatch):
     monkeypatch.setattr(
         self_test, 'available_forms',
         lambda x, spec: dict(fused='no vectors here', strip=None))
-    fused, strip, *_ = self_test.self_test()
+    fused, strip, *_ = self_test.self_test(full=True)
     assert (fused.status, fused.detail) == (ABSENT,
                                             'cannot run: no vectors here')
     assert strip.status == OK
 
 
+def test_the_verdict_names_what_was_not_tested():
+    checks = Check('numpy', OK), Check('form fused', UNTESTED, 'can run')
+    found = Diagnosis({}, {}, checks, 1.5)
+    assert 'form fused  untested  can run' in str(found)
+    assert found.verdict == ('All that was tested works (2 checks in 2 s). '
+                             'Not tested: form fused; --full tests it.')
+    assert not found.broken
+    assert Diagnosis({}, {}, checks[:1], 1).verdict == \
+        'All that is installed works (1 checks in 1 s).'
+
+
 def test_the_command_finds_nothing_broken(tmp_path):
     script = Path(sys.executable).with_name('shiftwise')
-    done = run_fresh(script, 'doctor', '--json', '--quick', cwd=tmp_path)
+    done = run_fresh(script, 'doctor', '--json', cwd=tmp_path)
     found = json.loads(done.stdout)
     assert [c for c in found['checks'] if c['status'] == BROKEN] == []
     assert done.returncode == 0 and found['healthy']
     checks = {c['name']: c for c in found['checks']}
     assert checks['mmcv ops']['status'] == OK
-    assert checks['form fused on cpu']['detail'] == 'can run, not tested'
+    assert checks['form fused on cpu']['status'] == UNTESTED
+    assert '--full' in checks['form fused on cpu']['detail']
     assert checks['taichi']['detail'].startswith('arch ')
     assert found['versions']['torch'] and found['compilers']['c++']
 
 
 @pytest.mark.slow
 def test_every_form_that_can_run_is_right():
-    found = list(self_test.self_test())
+    found = list(self_test.self_test(full=True))
     assert {c.name.split()[1] for c in found} >= {'fused', 'strip', 'shift',
                                                   'taichi', 'reference'}
     assert all(c.status == OK for c in found), found

@@ -1,5 +1,6 @@
 """Validation by the deployed form leaves a training as it was."""
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,8 +8,8 @@ import torch.nn as nn
 from helpers import assert_near
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
-from tasks import DETECTOR, MODELS, runner_of, training
+from processes import run_forked
+from tasks import MODELS, runner_of, training
 
 from shiftwise_mm.engine.deployables import deployed_copy, find_deployables
 from shiftwise_mm.engine.inputs import InputError
@@ -27,6 +28,7 @@ class Watch(Hook):
 
     def __init__(self):
         self.outputs, self.batch_norms, self.names = [], [], []
+        self.metrics = []
 
     def before_val_epoch(self, runner):
         self.calls = 0
@@ -47,6 +49,7 @@ class Watch(Hook):
 
     def after_val_epoch(self, runner, metrics=None):
         self.batch_norms.append(self.calls)
+        self.metrics.append(metrics)
         for handle in self.handles:
             handle.remove()
 
@@ -194,23 +197,61 @@ def test_which_modules_are_found():
     assert list(dict(find_deployables(model))) == ['b.1']
 
 
+# Trains without the hook and with it, as one of two processes.
+RANKS = '''
+import os
+import sys
+sys.path[:0] = {paths}
+import tasks
+import torch
+import torch.distributed as dist
+import test_switch_to_deploy_hook as own
+from shiftwise_mm.engine.runner import PortableRunner
+
+
+def train(rank, folder):
+    os.environ['LOCAL_RANK'] = str(rank)
+    torch.set_num_threads(1)
+    tasks.Runner = PortableRunner
+    dist.init_process_group('gloo', init_method=f'file://{{folder}}/store',
+                            rank=rank, world_size=2)
+    own.MODELS['classifier']['backbone']['drop_path_rate'] = .4
+    rows = []
+    for name, hooks in ('plain', ()), ('deployed', (own.HOOK, )):
+        run, watch = own.trained(f'{{folder}}/{{name}}', *hooks,
+                                 launcher='pytorch')
+        rows.append(dict(
+            wrapper=type(run.model).__name__, names=watch.names,
+            batch_norms=watch.batch_norms, metrics=watch.metrics,
+            outputs=torch.stack([torch.stack(o) for o in watch.outputs]),
+            weights=run.model.state_dict(), random=torch.get_rng_state()))
+    torch.save(rows, f'{{folder}}/rank{{rank}}.pth')
+    dist.destroy_process_group()
+
+
+torch.multiprocessing.start_processes(train, (sys.argv[1], ), 2,
+                                      start_method='fork')
+'''
+
+
 def test_processes_that_train_together(tmp_path):
-    """The wrapper of a distributed model does not matter."""
-    from mmengine.model import MMDistributedDataParallel
-
-    class Stub(MMDistributedDataParallel):
-        def __init__(self, module):
-            nn.Module.__init__(self)
-            self.module = module
-
-    run = runner(tmp_path, HOOK)
-    run.model = Stub(run.model)
-    assert isinstance(run, Runner)
-    hook = next(h for h in run.hooks if h.__class__.__name__.startswith(
-        'SwitchToDeploy'))
-    hook.before_run(run)
-    hook.before_val_epoch(run)
-    assert 'forward' in vars(run.model.module.backbone)
-    hook.after_val_epoch(run)
-    assert 'forward' not in vars(run.model.module.backbone)
-    assert DETECTOR['backbone']['type'] == 'shiftwise_mm.ShiftWiseNet'
+    """Each computes its part of the images by a deployed copy."""
+    here = Path(__file__).parent
+    done = run_forked(
+        '-c', RANKS.format(paths=[str(here), str(here.parent)]), tmp_path,
+        cwd=tmp_path, merge=True)
+    assert done.returncode == 0, done.stdout[-5000:]
+    ranks = [torch.load(tmp_path / f'rank{rank}.pth', weights_only=True)
+             for rank in range(2)]
+    for plain, deployed in ranks:
+        assert deployed['wrapper'] == 'MMDistributedDataParallel'
+        assert min(plain['batch_norms']) > 0
+        assert deployed['batch_norms'] == [0, 0]
+        assert deployed['names'] == plain['names']
+        assert deployed['metrics'] == ranks[0][0]['metrics']
+        assert_near(deployed['outputs'], plain['outputs'])
+        for name, value in plain['weights'].items():
+            assert torch.equal(deployed['weights'][name], value), name
+        assert torch.equal(deployed['random'], plain['random'])
+    one, other = (rank[1]['outputs'] for rank in ranks)
+    assert not torch.equal(one, other)  # of other images
