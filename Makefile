@@ -9,7 +9,9 @@ HOST_PYTHON := $(shell command -v python3 || command -v python3.11 || \
 	command -v '$(PYTHON)')
 # importlib mode keeps this folder off the import path: the tests see the
 # installed package, not its source.
-PYTEST := $(BIN)/pytest --import-mode=importlib
+WORKERS := auto
+PYTEST := $(BIN)/pytest --import-mode=importlib \
+	-n $(WORKERS) --maxprocesses 4 --dist worksteal
 
 # Given to the demos only when set: make demo DATA=path ITERS=100
 option = $(if $($(2)),$(1) '$($(2))')
@@ -36,6 +38,9 @@ demo: setup
 
 demo-seg: setup
 	@$(BIN)/shiftwise demo-seg $(DEMO_OPTIONS)
+
+# Idle threads of one worker must not spin where another computes.
+test test-all: export OMP_WAIT_POLICY := PASSIVE
 
 test: lint
 	@$(PYTEST) -m 'not slow' $(PYTEST_ARGS)
@@ -64,7 +69,8 @@ help:
 	@echo 'make demo-seg  the same with a segmentor; options: these without'
 	@echo '               BACKBONE='
 	@echo 'make test      lint, then the tests that are not slow; PYTEST_ARGS='
-	@echo 'make test-all  lint, then all tests; PYTEST_ARGS='
+	@echo '               WORKERS=0 runs them in one process'
+	@echo 'make test-all  lint, then all tests; PYTEST_ARGS= WORKERS='
 	@echo 'make test-pythons  the wheel with mmengine alone, on each Python'
 	@echo '               here from 3.10 on; PYTHONS="3.10 3.12" TORCH_SPEC='
 	@echo 'make lint      ruff'

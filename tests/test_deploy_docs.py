@@ -31,7 +31,7 @@ def test_the_commands_run(tmp_path):
     randomise_norms(model.backbone)
     (tmp_path / checkpoint).parent.mkdir(parents=True)
     torch.save(dict(state_dict=model.state_dict()), tmp_path / checkpoint)
-    assert COMMANDS[2].endswith("'.[export]'")
+    assert COMMANDS[2].endswith("'shiftwise_mm[export]'")
     for command in [c for c in COMMANDS if c.startswith('python ')]:
         _, tool, *words = shlex.split(command)
         done = run_forked(ROOT / tool, *words, cwd=tmp_path, merge=True)

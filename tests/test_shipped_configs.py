@@ -91,7 +91,9 @@ def no_limits(cfg):
             if 'score_thr' in part]
 
 
-@pytest.mark.parametrize('name', FAMILIES)
+@pytest.mark.parametrize('name', [
+    name if name in MIXED else pytest.param(name, marks=pytest.mark.slow)
+    for name in FAMILIES])
 def test_a_family(name, miniature, tmp_path):
     train_and_test(ROOT / 'configs' / name, miniature, tmp_path)
 

@@ -82,6 +82,7 @@ def test_peak_memory_is_what_lives_at_once(mega):
     assert 2 * mega - .5 <= int(peak) / 2**20 <= 2 * mega + 1.5
 
 
+@pytest.mark.slow
 def test_memory_of_a_training_step():
     """In a process of its own: about proportional to the images."""
     entry = Entry('SW-T', 'training form')

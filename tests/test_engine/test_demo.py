@@ -39,7 +39,8 @@ def last_line(done):
 
 
 @pytest.mark.parametrize('options, run', [
-    (('--form', 'auto'), run_fresh), (('--form', 'shift'), run_forked),
+    (('--form', 'auto'), run_fresh),
+    pytest.param(('--form', 'shift'), run_forked, marks=pytest.mark.slow),
     (('--backbone', 'resnet18'), run_forked)],
     ids=['form auto', 'form shift', 'resnet18'])
 def test_the_tool_trains_and_reports(options, run, shapes, tmp_path):

@@ -73,6 +73,7 @@ def test_the_tool_trains_and_reports(form, masks, tmp_path):
     assert 'eta' in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_sparse_run(masks, tmp_path):
     done = run_tool('--data', masks, '--iters', 2, '--sparse', .6,
                     cwd=tmp_path)

@@ -214,7 +214,8 @@ def shapes(tmp_path_factory):
     return base
 
 
-@pytest.mark.parametrize('name', ['rtmdet', 'upernet'])
+@pytest.mark.parametrize('name', [
+    pytest.param('rtmdet', marks=pytest.mark.slow), 'upernet'])
 def test_the_demo_has_the_same_predictions(name, shapes):
     """By tools/test.py on the demo's validation set, deployed and not."""
     config = str(ROOT / f'configs/demo/{name}_shiftwise-nano_demo_shapes.py')

@@ -125,6 +125,7 @@ def test_sync_bn_is_reverted_with_one_line(traces):
     assert 'mIoU' in log
 
 
+@pytest.mark.slow
 def test_two_processes_test_as_one(segmentor, traces, tmp_path):
     checkpoint = traces[3] / 'iter_4.pth'
     logs = [

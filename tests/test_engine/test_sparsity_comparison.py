@@ -65,6 +65,7 @@ def weights(folder):
     return torch.load(file)['state_dict']
 
 
+@pytest.mark.slow
 def test_the_tool_as_its_user_runs_it(shapes, tmp_path):
     args = (shapes, '--sparsity', .6, '--seeds', 1, *ARGS)
     done = run_tool(*args, cwd=tmp_path, run=run_fresh)

@@ -144,6 +144,7 @@ def classifier(tmp_path_factory):
         return base, images, model.double()(x.double()).float()
 
 
+@pytest.mark.slow
 def test_a_classifier(classifier, tmp_path):
     base, images, logits = classifier
     done = run_tool(

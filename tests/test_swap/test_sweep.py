@@ -172,6 +172,7 @@ def test_configs_of_the_packages():
     assert len(configs) == len(set(configs))
 
 
+@pytest.mark.slow
 def test_the_tool_goes_on_where_it_was_killed(folder):
     command = [sys.executable, '-P', str(TOOL), 'net.py', 'sleeps.py',
                'refused.py', '--backbone', 'shiftwise-nano', '--work-dir',
