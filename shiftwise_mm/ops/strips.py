@@ -291,12 +291,14 @@ def strip_pair_conv(x: Tensor, strip_h: Tensor, strip_v: Tensor,
     Returns:
         Tensor: ``(B, C, H, W)``.
     """
-    if x.device.type == 'cpu' and not torch.is_grad_enabled() \
-            and not _exporting():
+    before = spec.large_kernel // 2
+    if _exporting():  # a bias to be broadcast would ask for strides
+        return _conv_along(x, strip_v, before, 2, bias) + \
+            _conv_along(x, strip_h, before, 3)
+    if x.device.type == 'cpu' and not torch.is_grad_enabled():
         # In this layout wide strips run as they are, and the second is added
         # in place. With AVX2 both are faster over rows by themselves, but
         # not within a network, as measured: that takes four more tensors.
-        before = spec.large_kernel // 2
         x = x.contiguous(memory_format=torch.channels_last)
         out = _conv_along(x, strip_v, before, 2, bias)
         return _add_conv_along(out, x, strip_h, before, 3)

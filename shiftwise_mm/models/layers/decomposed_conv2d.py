@@ -201,6 +201,10 @@ class DecomposedConv2d(KernelMasks, BaseModule):
         if self.deploy:
             return self._strips(x, self.strip_h.weight, self.strip_v.weight,
                                 self.strip_h.bias)
+        if torch.compiler.is_exporting():
+            # Sums of norms in another layout would ask for strides, and the
+            # size would not be free.
+            x = x.contiguous()
         small = strip_conv(x, self.conv_i.weight, self.spec, 'i')
         return (self.norm_v(self._direction(x, 'v')) +
                 self.norm_h(self._direction(x, 'h')) + self.norm_i(small))
