@@ -4,7 +4,6 @@
 file, which must stay light: an ImportError here is only logged at debug
 level. What is registered is imported when first looked up.
 """
-from contextlib import suppress
 from importlib import import_module
 
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
@@ -58,8 +57,11 @@ def _outer_scopes() -> list[str]:
               for instance in reversed(DefaultScope._instance_dict.values())
               if instance.scope_name not in ('shiftwise_mm', 'mmengine')]
     for scope in scopes:
-        with suppress(ImportError):  # the name of no package
+        try:
             import_module(f'{scope}.registry')
+        except ModuleNotFoundError as error:
+            if error.name not in (scope, f'{scope}.registry'):
+                raise  # a package that lacks something, not just a name
     return scopes or ['mmdet', 'mmseg', 'mmpretrain']
 
 

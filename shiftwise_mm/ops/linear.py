@@ -90,7 +90,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *,
            gelu: bool = False) -> Tensor:
     r"""Linear layer :math:`x W^T + b`, then GELU if wanted.
 
-    By oneDNN for float32 on CPUs with AVX-512, else
+    By oneDNN for float32 on CPUs, but for those with AVX2 alone; else by
     :func:`torch.nn.functional.linear`.
 
     Args:

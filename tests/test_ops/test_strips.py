@@ -150,6 +150,18 @@ def test_inference_puts_strips_together_once(monkeypatch):
     assert check(weight) == 'hv' and check(weight) == 'hv'  # in training
 
 
+def test_kept_strips_fit_images_of_every_size():
+    spec = ShiftSpec.from_seed(channels=2, large_kernel=13, small_kernel=3)
+    weight = random(2 * spec.num_taps, 1, 3, 3, seed=1)
+    for size in (40, 40), (3, 9), (9, 3), (1, 40), (40, 40):
+        x = random(1, 2, *size)
+        expected = shiftwise_conv(x, weight, spec, form='strip')
+        with torch.no_grad():
+            ours = shiftwise_conv(x, weight, spec, form='strip')
+        for a, b in zip(ours, expected, strict=True):
+            assert_near(a, b)
+
+
 def test_kept_strips_do_not_grow():
     spec = ShiftSpec.from_seed(channels=3, large_kernel=13, small_kernel=3)
     with torch.no_grad():
