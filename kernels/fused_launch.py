@@ -9,13 +9,13 @@ from torch import Tensor
 
 from . import fused, launcher, runtime
 from .lanes import INDEX, ROWS, TILE
+from .memory import TASKS, aligned, scratch, vector_lanes
 
 __all__ = ['TAPS', 'DTYPES', 'MAX_ELEMENTS', 'Taps', 'forward', 'backward']
 
 TAPS = (3, 5)  # small kernels that the kernel is made for
 DTYPES = (torch.float32, )
 MAX_ELEMENTS = 2**31 - 1  # Taichi indexes with 32 bits
-_TASKS = 4  # a thread: evens out what other programs take
 
 
 class Taps(NamedTuple):
@@ -77,18 +77,6 @@ class _Layout(NamedTuple):
     places: Tensor
 
 
-def _lanes() -> int:
-    capability = torch.backends.cpu.get_cpu_capability()
-    return 16 if capability == 'AVX512' else 8
-
-
-def _aligned(count: int, dtype: torch.dtype) -> Tensor:
-    """A vector that starts at a multiple of 512 bytes."""
-    store = torch.empty(count + 128, dtype=dtype, device='cpu')
-    first = -store.data_ptr() // store.element_size() % 128
-    return store[first:first + count]
-
-
 @lru_cache(maxsize=256)
 def _layout(shape: tuple[int, int, int, int], lanes: int) -> _Layout:
     """Tables of one shape, whose ``W`` is a multiple of ``TILE``.
@@ -122,9 +110,9 @@ def _layout(shape: tuple[int, int, int, int], lanes: int) -> _Layout:
                 there & (tile < tiles - 1)], 1))
         places = torch.cat(places).int()
         mask = torch.cat(masks).int()
-        aligned = _aligned(mask.numel(), torch.int32).copy_(mask.view(-1))
+        store = aligned(mask.numel(), torch.int32).copy_(mask.view(-1))
         return _Layout(images, tuple(map(len, masks)),
-                       aligned.view(-1, lanes), places)
+                       store.view(-1, lanes), places)
 
 
 def _quads(tensor: Tensor, width: int) -> Tensor:
@@ -136,23 +124,6 @@ def _quads(tensor: Tensor, width: int) -> Tensor:
     if tensor.data_ptr() % (4 * TILE):
         tensor = tensor.clone()
     return tensor.view(-1, TILE)
-
-
-_kept: dict[int, tuple[Tensor, Tensor]] = {}
-
-
-def _scratch(floats: int, lanes: int) -> tuple[Tensor, Tensor]:
-    """One memory as vectors and as floats.
-
-    Kept: fresh memory would cost as much as a small convolution.
-    """
-    views = _kept.get(lanes)
-    if views is None or len(views[-1]) < floats:
-        with torch.inference_mode(False):
-            scratch = _aligned(-(-floats // 1024) * 1024, torch.float32)
-            views = scratch.view(-1, lanes), scratch
-        _kept[lanes] = views
-    return views
 
 
 class _Plan(NamedTuple):
@@ -195,7 +166,7 @@ def _plan(shape: torch.Size, n: int, taps: int, reps: int, uses: int,
     with torch.inference_mode(False):
         numbers = torch.tensor([sizes[name] for name in fused.SIZES],
                                dtype=torch.int32, device='cpu')
-    tasks = min(_TASKS * threads, INDEX // (share * lanes))
+    tasks = min(TASKS * threads, INDEX // (share * lanes))
     return _Plan(lanes, width, parts, layout.mask, layout.places, numbers,
                  tasks * share * lanes, tasks)
 
@@ -206,9 +177,9 @@ def _planned(x: Tensor, weight: Tensor, taps: Taps, outputs: str,
     """The plan, and the last arguments of the kernels."""
     plan = _plan(x.shape, weight.shape[-1], len(weight) // x.shape[1],
                  taps.source.shape[1], taps.used.shape[1], outputs, need_x,
-                 need_weight, torch.get_num_threads(), _lanes())
+                 need_weight, torch.get_num_threads(), vector_lanes())
     return plan, (plan.mask, plan.places, plan.sizes,
-                  *_scratch(plan.scratch, plan.lanes), plan.tasks)
+                  *scratch(plan.scratch, plan.lanes), plan.tasks)
 
 
 def forward(x: Tensor, weight: Tensor, taps: Taps,

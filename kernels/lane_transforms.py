@@ -108,34 +108,42 @@ def transforms(taps: int, lanes: int) -> SimpleNamespace:
                 scratch[plane + at] = vec(0.0)
 
     @ti.func
+    def put_products(scratch: ti.template(), values: ti.template(), to):
+        """``B x`` of one row of tiles with its neighbours."""
+        put_rows(scratch, values, ti.static(B), to)
+
+    @ti.func
+    def summed(scratch: ti.template(), at):
+        """``A m`` of the products from ``at`` on: a tile's four outputs."""
+        m0 = scratch[at]
+        m1 = scratch[at + 1]
+        m2 = scratch[at + 2]
+        m3 = scratch[at + 3]
+        m4 = scratch[at + 4]
+        m5 = scratch[at + 5]
+        m6, m7 = vec(0.0), vec(0.0)
+        if ti.static(size == 8):
+            m6 = scratch[at + 6]
+            m7 = scratch[at + 7]
+        last = m5
+        if ti.static(size == 8):
+            last = m7
+        s1, s2, s3 = m1 + m2, m3 + m4, m5 + m6
+        d1, d2, d3 = m1 - m2, m3 - m4, m5 - m6
+        return (dot(ti.static(paired(A[0])), (m0, s1, s2, s3, last)),
+                dot(ti.static(paired(A[1])), (m0, d1, d2, d3, last)),
+                dot(ti.static(paired(A[2])), (m0, s1, s2, s3, last)),
+                dot(ti.static(paired(A[3])), (m0, d1, d2, d3, last)))
+
+    @ti.func
     def from_products(scratch: ti.template(), result, length, tiles):
         """``A m`` of a plane of sums, as rows of tiles."""
         for r in range(length):
-            at = (result + r * size) & INDEX
-            m0 = scratch[at]
-            m1 = scratch[at + 1]
-            m2 = scratch[at + 2]
-            m3 = scratch[at + 3]
-            m4 = scratch[at + 4]
-            m5 = scratch[at + 5]
-            m6, m7 = vec(0.0), vec(0.0)
-            if ti.static(size == 8):
-                m6 = scratch[at + 6]
-                m7 = scratch[at + 7]
-            last = m5
-            if ti.static(size == 8):
-                last = m7
-            s1, s2, s3 = m1 + m2, m3 + m4, m5 + m6
-            d1, d2, d3 = m1 - m2, m3 - m4, m5 - m6
+            y0, y1, y2, y3 = summed(scratch, (result + r * size) & INDEX)
             row = (tiles + 4 * r) & INDEX
-            scratch[row] = dot(ti.static(paired(A[0])), (m0, s1, s2, s3,
-                                                         last))
-            scratch[row + 1] = dot(ti.static(paired(A[1])), (m0, d1, d2, d3,
-                                                             last))
-            scratch[row + 2] = dot(ti.static(paired(A[2])), (m0, s1, s2, s3,
-                                                             last))
-            scratch[row + 3] = dot(ti.static(paired(A[3])), (m0, d1, d2, d3,
-                                                             last))
+            scratch[row], scratch[row + 1] = y0, y1
+            scratch[row + 2], scratch[row + 3] = y2, y3
 
     return SimpleNamespace(to_products=to_products, to_spread=to_spread,
-                           from_products=from_products)
+                           from_products=from_products,
+                           put_products=put_products, summed=summed)

@@ -1,15 +1,16 @@
-"""The deployed layer: two strips and a bias, by the faster of two forms."""
+"""The deployed layer: two strips and a bias, by the fastest of its forms."""
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shiftwise_mm.kernels import fused_launch
+from shiftwise_mm.kernels import channel_launch, fused_launch
+from shiftwise_mm.kernels.channel_launch import Strips
 from shiftwise_mm.kernels.fused_launch import Taps
 
 from . import autotune
@@ -25,7 +26,7 @@ __all__ = ['StripPair']
 
 @dataclass(frozen=True)
 class _Contents:
-    """What the strips hold.
+    """What the strips hold, and how the kernels read it.
 
     Attributes:
         versions (tuple): Of the strips when they were looked at.
@@ -34,6 +35,7 @@ class _Contents:
         taps (Taps): Lists of these taps.
         kernels (Tensor): Their small kernels, flipped.
         centre (Tensor, optional): ``(C,)``, if there is nothing else.
+        before (int): The first place of a strip sits at ``-before``.
     """
 
     versions: tuple
@@ -42,27 +44,39 @@ class _Contents:
     taps: Taps
     kernels: Tensor
     centre: Tensor | None
+    before: int
+
+    @cached_property
+    def products(self) -> Strips:
+        """The strips as :mod:`shiftwise_mm.kernels.channel_strips` reads
+        them, made when they are first wanted.
+        """
+        with torch.inference_mode(False):
+            return Strips.of(*self.strips, self.before)
 
 
 class StripPair:
     r"""Computes :math:`K_V * x + K_H * x + b` in inference on a CPU.
 
-    Strips whose entries are partly zero, as masks over small kernels leave
-    them, need not be run whole. Forms:
+    Forms:
 
     * ``'strip'``: :func:`~.strips.strip_pair_conv`, two convolutions, on any
       device, with gradients, in every trace and export.
-    * ``'fused'``: the walk of :mod:`shiftwise_mm.kernels.fused` over the
+    * ``'channels'``: whole strips in ``channels_last`` by
+      :mod:`shiftwise_mm.kernels.channel_strips`; for ``N`` of 3 and 5.
+    * ``'fused'``: where strips are partly zero, as masks over small kernels
+      leave them, the walk of :mod:`shiftwise_mm.kernels.fused` over the
       ``N x N`` kernels that cover what is not zero, both directions added up
       in one output. They are found in the strips themselves: no more has to
       be stored, and a file of a deployed layer is as before.
     * Strips with nothing but their centre scale ``x``.
 
     Which one runs is measured at the first call of a shape (see
-    :func:`~.autotune.set_autotune`), or else follows a rule: strips, unless
-    so few taps are left that the walk is faster. Zeros are looked for once;
-    before a walk the strips are compared with those that were looked at, so
-    that a change in any way is seen.
+    :func:`~.autotune.set_autotune`), or else follows a rule: ``'channels'``,
+    unless so few taps are left that the walk is faster, and ``'strip'`` where
+    neither can run. Strips are looked at once; before any other form runs
+    they are compared with those that were looked at, so that a change in any
+    way is seen.
 
     Args:
         spec (ShiftSpec): Sizes ``M`` and ``N``.
@@ -87,8 +101,9 @@ class StripPair:
         """
         strips = partial(_by_strips, strip_h, strip_v, bias, self.spec)
         if torch.is_grad_enabled() or torch.is_autocast_enabled('cpu') \
-                or not (has_values(strip_h) and has_values(x)):
-            return strips(x)
+                or not (has_values(strip_h) and has_values(x)) \
+                or torch._C._len_torch_dispatch_stack():
+            return strips(x)  # which counters and the like can see
         contents = self._look(strip_h, strip_v, exactly=False)
         run = self._choose(x, contents, strips, bias)
         if run is not strips:  # which are right whatever has changed
@@ -102,17 +117,21 @@ class StripPair:
         """What to run, a function of ``x``."""
         if contents.centre is not None:
             return partial(_by_scaling, contents, bias)
-        if fused_reason(x, self.spec) is not None:
-            return strips
-        runs = {'strip': strips, 'fused': partial(_by_walking, contents, bias)}
+        runs = {'strip': strips}
+        if fused_reason(x, self.spec) is None:
+            runs['fused'] = partial(_by_walking, contents, bias)
+            if channel_launch.reason(x, self.spec.small_kernel,
+                                     self.spec.strip_length) is None:
+                runs['channels'] = partial(_by_channels, contents, bias)
         form = None
         if autotune.is_on():
             form = autotune.choice(runs, x, contents.strips[0], self.spec,
                                    ('deployed', ), False, True,
                                    contents.density)
         if form is None:
-            form = 'fused' if _walk_is_worth(x, self.spec,
-                                             contents.density) else 'strip'
+            rest = 'channels' if 'channels' in runs else 'strip'
+            form = 'fused' if 'fused' in runs and _walk_is_worth(
+                x, self.spec, contents.density, rest) else rest
         return runs[form]
 
     def _look(self, strip_h: Tensor, strip_v: Tensor,
@@ -147,24 +166,34 @@ def _by_walking(contents: _Contents, bias: Tensor, x: Tensor,
     return out.contiguous(memory_format=torch.channels_last)
 
 
+def _by_channels(contents: _Contents, bias: Tensor, x: Tensor,
+                 *_) -> Tensor:
+    given, bias = (t.detach().float() for t in (x, bias))
+    return channel_launch.forward(given, contents.products, bias).to(x.dtype)
+
+
 def _by_scaling(contents: _Contents, bias: Tensor, x: Tensor) -> Tensor:
     return torch.addcmul(bias.view(-1, 1, 1), x,
                          contents.centre.view(-1, 1, 1))
 
 
-def _walk_is_worth(x: Tensor, spec: ShiftSpec, density: float) -> bool:
-    """Whether the walk is faster than strips, as measured on CPUs.
+def _walk_is_worth(x: Tensor, spec: ShiftSpec, density: float,
+                   other: str) -> bool:
+    """Whether the walk is faster than the form ``other``, as measured on
+    CPUs (``'channels'`` on one with AVX2).
 
     With AVX-512, where strips are twice as fast, 3-wide ones that are nearly
     dense are left to :func:`~.autotune.set_autotune`.
     """
+    work = min(x.shape[2:]) * spec.small_kernel
+    if other == 'channels':
+        return x.numel() >= 150_000 and density <= .45 - 28 / max(work, 1)
     least = 84
     if not has_avx2_only():
         if density > .75 and spec.small_kernel == 3:
             return False
         least = 140
-    return (x.numel() >= 150_000
-            and min(x.shape[2:]) * spec.small_kernel >= least)
+    return x.numel() >= 150_000 and work >= least
 
 
 def _look(strip_h: Tensor, strip_v: Tensor, spec: ShiftSpec,
@@ -190,7 +219,8 @@ def _look(strip_h: Tensor, strip_v: Tensor, spec: ShiftSpec,
     return _Contents(versions, (strip_h, strip_v),
                      len(number) / (2 * channels * k), taps,
                      kernels.unsqueeze(1).float().contiguous(),
-                     _only_centre(strip_h, strip_v, spec))
+                     _only_centre(strip_h, strip_v, spec),
+                     spec.large_kernel // 2)
 
 
 def _cover(strip: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:

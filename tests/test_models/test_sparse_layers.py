@@ -4,7 +4,8 @@ import copy
 import pytest
 import torch
 from helpers import assert_near, randomise_norms
-from shiftwise_mm.kernels import fused_launch
+from shiftwise_mm.kernels import channel_launch, fused_launch
+from torch.utils.flop_counter import FlopCounterMode
 
 from shiftwise_mm.models import ShiftWiseConv2d
 from shiftwise_mm.models.layers import kernel_masks
@@ -21,7 +22,7 @@ from shiftwise_mm.ops import (
 def shiftwise(**options):
     torch.manual_seed(0)
     layer = ShiftWiseConv2d(**{**dict(
-        in_channels=7, kernel_size=13, num_paths=2, ghost_ratio=.3),
+        in_channels=16, kernel_size=13, num_paths=2, ghost_ratio=.3),
         **options})
     randomise_norms(layer)
     layer.bias.data.normal_()
@@ -30,7 +31,7 @@ def shiftwise(**options):
 
 def decomposed(form='shiftwise', **options):
     torch.manual_seed(0)
-    layer = DecomposedConv2d(5, 23, small_kernel=5, form=form, **options)
+    layer = DecomposedConv2d(17, 23, small_kernel=5, form=form, **options)
     randomise_norms(layer)
     return layer
 
@@ -55,6 +56,7 @@ LAYERS = {
         num_paths=1, num_reps=3, small_kernel=5, kernel_size=23, **o),
     'even large kernel': lambda **o: shiftwise(
         kernel_size=10, ghost_ratio=0., **o),
+    'channels of no whole vector': lambda **o: shiftwise(in_channels=27, **o),
     'SLaK': decomposed,
     'SLaK, gated': lambda **o: decomposed('shared_gated', **o),
 }
@@ -172,8 +174,8 @@ def test_a_mask_of_inference_can_be_trained_through():
 def no_form(monkeypatch):
     """Whoever convolves fails."""
     for module, name in ((forms, '_FORMS'), (strip_pair, 'strip_pair_conv'),
-                         (fused_launch, 'forward'), (fused_launch, 'backward')
-                         ):
+                         (fused_launch, 'forward'), (fused_launch, 'backward'),
+                         (channel_launch, 'forward')):
         monkeypatch.setattr(module, name, None)
 
 
@@ -198,27 +200,37 @@ def test_a_layer_without_taps_costs_a_copy(norm_cfg, monkeypatch):
         assert_near(out, wanted)
 
 
-@pytest.mark.parametrize('form', ['strip', 'fused'])
+def count_kernels(monkeypatch):
+    """The forms whose kernels are launched from here on."""
+    calls = []
+    for form, module, name in (('fused', fused_launch, 'backward'),
+                               ('channels', channel_launch, 'forward')):
+        launch = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, form=form,
+                            launch=launch: calls.append(form) or launch(*args))
+    return calls
+
+
+@pytest.mark.parametrize('form', ['strip', 'fused', 'channels'])
 @pytest.mark.parametrize('density', [0., .3, 1.])
 @every_layer
 def test_deployed_layers(make, density, form, monkeypatch):
     monkeypatch.setattr(strip_pair, '_walk_is_worth',
                         lambda *args: form == 'fused')
+    if form == 'strip':
+        monkeypatch.setattr(channel_launch, 'reason', lambda *args: 'no')
     layer = set_masks(make(), density).eval()
     x = inputs(layer)
     expected = layer(x).detach()
     layer.switch_to_deploy()
-    calls = []
-    backward = fused_launch.backward
-    monkeypatch.setattr(fused_launch, 'backward', lambda *args:
-                        calls.append(1) or backward(*args))
+    calls = count_kernels(monkeypatch)
     for given in (x, x.contiguous(memory_format=torch.channels_last)):
         # Whatever the default device is.
         with torch.no_grad(), torch.device('meta'):
             out = layer(given)
         assert_near(out, expected)
     bare = density == 0 and hasattr(layer, 'rep_index')  # a copy
-    assert len(calls) == (2 if form == 'fused' and not bare else 0)
+    assert calls == 2 * [form] * (form != 'strip' and not bare)
     assert_near(layer(x), expected)  # where gradients may be needed
     with torch.inference_mode():
         assert_near(layer(x), expected)
@@ -257,6 +269,19 @@ def test_traces_of_deployed_layers_are_convolutions(monkeypatch):
         assert any('conv' in kind for kind in kinds)
 
 
+@every_layer
+def test_deployed_layers_are_counted(make, monkeypatch):
+    layer = make().eval()
+    layer.switch_to_deploy()
+    x, calls = inputs(layer), count_kernels(monkeypatch)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        layer(x)
+    places = x[0, 0].numel() * len(x)
+    assert counter.get_total_flops() >= 2 * places * (
+        layer.strip_h.weight.numel() + layer.strip_v.weight.numel()) * .2
+    assert not calls
+
+
 def test_deployed_layers_are_measured(monkeypatch, tmp_path):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     monkeypatch.setattr(autotune, '_memory', {})
@@ -270,17 +295,14 @@ def test_deployed_layers_are_measured(monkeypatch, tmp_path):
         with torch.no_grad():
             assert_near(layer(x), expected)
             (case, entry), = next(iter(autotune._memory.values())).items()
-            assert set(entry['ms']) == {'strip', 'fused'}
+            assert set(entry['ms']) == {'strip', 'fused', 'channels'}
             assert 'outputs deployed, density ' in case
-            calls = []
-            backward = fused_launch.backward
-            monkeypatch.setattr(fused_launch, 'backward', lambda *args:
-                                calls.append(1) or backward(*args))
-            for form in ('fused', 'strip'):
+            calls = count_kernels(monkeypatch)
+            for form in ('fused', 'strip', 'channels'):
                 entry['form'] = form
                 calls.clear()
                 assert_near(layer(x), expected)
-                assert len(calls) == (form == 'fused')
+                assert calls == [form] * (form != 'strip')
     finally:
         set_autotune(False)
 
@@ -292,12 +314,23 @@ def test_the_rule_for_deployed_layers(monkeypatch, vectors):
                     for n in (3, 5))
     large, small = (torch.empty(1).expand(4, 124, size, size)
                     for size in (56, 14))
-    assert strip_pair._walk_is_worth(large, narrow, .3)
-    assert strip_pair._walk_is_worth(large, narrow, 1.) == (vectors == 'AVX2')
     half = torch.empty(1).expand(4, 120, 28, 28)
-    assert strip_pair._walk_is_worth(half, narrow, .7) == (vectors == 'AVX2')
-    assert strip_pair._walk_is_worth(large, wide, 1.)
-    assert not strip_pair._walk_is_worth(small, wide, .3)
+
+    def worth(x, spec, density, other='strip'):
+        return strip_pair._walk_is_worth(x, spec, density, other)
+
+    assert worth(large, narrow, .3)
+    assert worth(large, narrow, 1.) == (vectors == 'AVX2')
+    assert worth(half, narrow, .7) == (vectors == 'AVX2')
+    assert worth(large, wide, 1.)
+    assert not worth(small, wide, .3)
+    for x, spec, density in ((large, wide, .3), (large, narrow, .25),
+                             (half, wide, .2)):
+        assert worth(x, spec, density, 'channels')
+    for x, spec, density in ((large, wide, .4), (large, narrow, .35),
+                             (half, narrow, .3), (small, wide, .1),
+                             (large[:0], wide, .1)):
+        assert not worth(x, spec, density, 'channels')
 
 
 @pytest.mark.parametrize('form', ['auto', 'fused'])

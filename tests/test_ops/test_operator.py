@@ -243,8 +243,8 @@ def test_the_fused_kernel_with_taps_missing(case, outputs, poison):
                          ids=case_id)
 def test_the_fused_form_with_vectors_of_the_other_width(
         case, monkeypatch, poison):
-    other = 24 - fused_launch._lanes()  # 8 or 16
-    monkeypatch.setattr(fused_launch, '_lanes', lambda: other)
+    other = 24 - fused_launch.vector_lanes()  # 8 or 16
+    monkeypatch.setattr(fused_launch, 'vector_lanes', lambda: other)
     spec = make_spec(case)
     inputs = [t.requires_grad_() for t in make_x_weight(case)]
     exact = [t.detach().double().requires_grad_() for t in inputs]

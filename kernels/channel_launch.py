@@ -1,0 +1,122 @@
+"""Launches of the kernel for deployed strips in ``channels_last``."""
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import channel_strips, launcher, runtime
+from .cook_toom import matrices
+from .fused_launch import TAPS
+from .lanes import INDEX, TILE
+from .memory import TASKS, aligned, scratch, vector_lanes
+
+__all__ = ['Strips', 'reason', 'forward']
+
+
+class Strips(NamedTuple):
+    """Both strips as the kernel reads them.
+
+    Attributes:
+        products (Tensor): Weights of the products of the short convolution,
+            ``(ceil(C / lanes) * 2 * (L + 1) * size, lanes)``, those down the
+            columns first; behind each strip a place of zeros.
+        taps (int): ``N``.
+        places (int): ``L``.
+        before (int): Place 0 sits at ``-before``.
+    """
+
+    products: Tensor
+    taps: int
+    places: int
+    before: int
+
+    @classmethod
+    def of(cls, strip_h: Tensor, strip_v: Tensor, before: int) -> Strips:
+        """Strips ``(C, 1, N, L)`` and ``(C, 1, L, N)`` on the CPU."""
+        channels, _, taps, places = strip_h.shape
+        short = torch.tensor(matrices(TILE, taps)[1], dtype=torch.float64,
+                             device='cpu')
+        both = torch.stack([strip_v[:, 0], strip_h[:, 0].transpose(1, 2)], 1)
+        products = torch.constant_pad_nd(both.double() @ short.t(),
+                                         (0, 0, 0, 1))
+        width = vector_lanes()
+        first = torch.arange(0, channels, width, device='cpu')
+        # The last vector reaches back into the one before.
+        lanes = first.clamp(max=channels - width)[:, None] + torch.arange(
+            width, device='cpu')
+        products = products[lanes].flatten(2).transpose(1, 2)
+        store = aligned(products.numel(), torch.float32).view(-1, width)
+        store.copy_(products.reshape(-1, width))
+        return cls(store, taps, places, before)
+
+
+def reason(x: Tensor, taps: int, places: int) -> str | None:
+    """Why the kernel cannot take ``x`` with strips of this size, or None."""
+    if taps not in TAPS:
+        allowed = ' and '.join(map(str, TAPS))
+        return f'it is made for small kernels of {allowed}, not {taps}'
+    lanes, channels = vector_lanes(), x.shape[1]
+    if channels < lanes:
+        return f'it takes {lanes} channels at least, not {channels}'
+    elements = (channels + lanes) * max(
+        x.numel() // channels,
+        2 * (places + 1) * (TILE + taps - 1))
+    if elements > INDEX:
+        return f'it indexes at most {INDEX} elements, got {elements}'
+    return runtime.vector_reason(x.device)
+
+
+class _Plan(NamedTuple):
+    """What a launch needs that does not depend on the tensors."""
+    sizes: Tensor
+    scratch: int  # floats
+    tasks: int
+
+
+@lru_cache(maxsize=1024)
+def _plan(shape: torch.Size, taps: int, places: int, before: int,
+          threads: int, width: int) -> _Plan:
+    B, C, H, W = shape
+    size, vectors = TILE + taps - 1, -(-C // width)
+    share = size * (max(H, W) + 3 * channel_strips.ROWS)
+    numbers = dict(items=B * vectors, images=B, channels=C, height=H, width=W,
+                   places=places, before=before, share=share)
+    with torch.inference_mode(False):
+        sizes = torch.tensor(
+            [numbers[name] for name in channel_strips.SIZES],
+            dtype=torch.int32, device='cpu')
+    # Items are few and alike: with as many tasks none waits for two.
+    tasks = min(2 * TASKS * threads, B * vectors, INDEX // (share * width))
+    return _Plan(sizes, tasks * share * width, tasks)
+
+
+def forward(x: Tensor, strips: Strips, bias: Tensor) -> Tensor:
+    """The sum of both strips' convolutions and a bias.
+
+    Args:
+        x (Tensor): f32 ``(B, C, H, W)`` on the CPU, without grad.
+        strips (Strips): The weights.
+        bias (Tensor): f32 ``(C,)``.
+
+    Returns:
+        Tensor: ``(B, C, H, W)`` in ``channels_last``.
+    """
+    B, C, H, W = x.shape
+    width = strips.products.shape[1]
+    out = x.new_empty(B, H, W, -(-C // width) * width)
+    if x.numel():
+        plan = _plan(x.shape, strips.taps, strips.places, strips.before,
+                     torch.get_num_threads(), width)
+        with runtime.launching(x.device):
+            launcher.call(
+                channel_strips.strips_kernel(strips.taps, width),
+                x.permute(0, 2, 3, 1).contiguous().view(-1),
+                out.view(-1, width), strips.products, bias.contiguous(),
+                plan.sizes, scratch(plan.scratch, width)[0], plan.tasks)
+    if C % width:
+        whole = C // width * width
+        out = torch.cat([out[..., :whole], out[..., whole - C:]], -1)
+    return out.permute(0, 3, 1, 2)

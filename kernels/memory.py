@@ -1,0 +1,39 @@
+"""Memory of the CPU's kernels, and how wide their vectors are."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ['TASKS', 'vector_lanes', 'aligned', 'scratch']
+
+TASKS = 4  # a thread: evens out what other programs take
+
+
+def vector_lanes() -> int:
+    """Floats in a vector of this CPU: 16 with AVX-512, else 8."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    return 16 if capability == 'AVX512' else 8
+
+
+def aligned(count: int, dtype: torch.dtype) -> Tensor:
+    """A vector that starts at a multiple of 512 bytes."""
+    store = torch.empty(count + 128, dtype=dtype, device='cpu')
+    first = -store.data_ptr() // store.element_size() % 128
+    return store[first:first + count]
+
+
+_kept: dict[int, tuple[Tensor, Tensor]] = {}
+
+
+def scratch(floats: int, lanes: int) -> tuple[Tensor, Tensor]:
+    """One memory as vectors and as floats.
+
+    Kept: fresh memory would cost as much as a small convolution.
+    """
+    views = _kept.get(lanes)
+    if views is None or len(views[-1]) < floats:
+        with torch.inference_mode(False):
+            memory = aligned(-(-floats // 1024) * 1024, torch.float32)
+            views = memory.view(-1, lanes), memory
+        _kept[lanes] = views
+    return views
