@@ -269,5 +269,6 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
         return vec([v[lane + 1] for lane in ti.static(range(lanes - 1))] +
                    [edge])
 
-    return SimpleNamespace(load_v=load_v, load_h=load_h, store_v=store_v,
-                           store_h=store_h, before=before, after=after)
+    return SimpleNamespace(gather=gather, scatter=scatter, load_v=load_v,
+                           load_h=load_h, store_v=store_v, store_h=store_h,
+                           before=before, after=after)

@@ -21,6 +21,7 @@ from torch import Tensor
 from shiftwise_mm.kernels import runtime
 
 from . import autotune
+from .channels import channels_conv, channels_reason, channels_worth
 from .fused import fused_conv, fused_reason, fused_worth
 from .kept_strips import strips_of
 from .masks import (
@@ -80,6 +81,7 @@ _BACKENDS = (
 )
 _FORMS = (
     ('fused', fused_reason, fused_worth, fused_conv),
+    ('channels', channels_reason, channels_worth, channels_conv),
     ('strip', _torch_reason, _always, _strip_form),
     ('shift', _torch_reason, _always, _shift_form),
 )
@@ -215,6 +217,8 @@ def shiftwise_conv(x: Tensor, weight: Tensor, spec: ShiftSpec, *,
     * ``'fused'``: a Taichi kernel that walks the taps of each channel,
       gradients included, without the k-fold intermediate; one for the CPU,
       one for a GPU.
+    * ``'channels'``: a Taichi kernel of the CPU that runs whole strips, a
+      lane a channel; without gradients, so in inference only.
     * ``'strip'``: one depthwise convolution an output with the strip that the
       shifted taps add up to, without the k-fold intermediate.
     * ``'shift'``: as written, through :func:`shift_add`.
@@ -236,7 +240,8 @@ def shiftwise_conv(x: Tensor, weight: Tensor, spec: ShiftSpec, *,
             ``j`` of channel ``c``.
         spec (ShiftSpec): Sizes and shift tables.
         outputs (tuple[str]): The outputs wanted, of ``spec.outputs``.
-        form (str): ``'auto'``, ``'fused'``, ``'strip'`` or ``'shift'``.
+        form (str): ``'auto'``, ``'fused'``, ``'channels'``, ``'strip'`` or
+            ``'shift'``.
         mask (Tensor, optional): Which small kernels are kept, bool
             ``(C*k,)``, on any device. By default all.
 

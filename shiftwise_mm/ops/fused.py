@@ -15,6 +15,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from shiftwise_mm.kernels import fused_gpu, fused_launch, runtime
 
+from .channels import channels_reason, channels_worth
 from .operator import operator
 from .spec import ShiftSpec
 from .tap_lists import all_taps, kept_taps
@@ -61,13 +62,17 @@ def fused_worth(x: Tensor, training: bool,
     A launch costs as much as a small convolution, and planes of few rows
     leave its vectors and blocks of rows half empty (``docs/performance.md``).
     With a mask it walks less, and strips cost what they did; their gradients
-    cost more than its own. Never on a GPU, where nothing was measured: there
-    it is only taken by name.
+    cost more than its own. In inference form ``channels`` is faster where
+    most taps are kept. Never on a GPU, where nothing was measured: there it
+    is only taken by name.
     """
     if torch.jit.is_tracing() or torch.compiler.is_exporting():
         return False  # whose sizes may be free
     if density is None:
         density = 1.
+    if density > .55 and channels_worth(x, training) and \
+            channels_reason(x, None) is None:
+        return False
     rows = 12 * density + (2 if training else 16)
     return (runtime.on_cpu(x.device) and min(x.shape[2:]) >= rows
             and x.numel() >= max(110_000 * density, 50_000))

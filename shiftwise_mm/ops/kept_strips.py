@@ -6,23 +6,28 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from shiftwise_mm.kernels.channel_launch import Strips
+
 from .capability import has_avx2_only
 from .masks import has_values, mask_bytes, masked_weight
 from .same_bits import same_bits
 from .spec import ShiftSpec
 from .strips import fitted_strip, half_of, strip_weights
 
-__all__ = ['strips_of']
+__all__ = ['strips_of', 'channel_strips_of']
 
 _KEPT = 4  # of a spec: those of a layer's paths, or of an averaged model
 
 
 @dataclass
 class _Kept:
-    """Strips by name and places beside the centre; what they are made of."""
+    """Strips by name and places beside the centre, and as the kernel of
+    form ``channels`` reads them; what they are made of.
+    """
     weight: Tensor
     mask: bytes | None
     strips: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    channels: Strips | None = None
 
 
 def strips_of(weight: Tensor, spec: ShiftSpec, outputs: tuple[str, ...],
@@ -73,6 +78,31 @@ def strips_of(weight: Tensor, spec: ShiftSpec, outputs: tuple[str, ...],
                     strip = strip.transpose(2, 3).contiguous().transpose(2, 3)
                 kept.strips[name, half] = strip
     return [(kept.strips[key], key[1]) for key in keys]
+
+
+def channel_strips_of(weight: Tensor, spec: ShiftSpec,
+                      mask: Tensor | None) -> Strips:
+    """All strips of masked small kernels, for form ``channels``.
+
+    They are kept as by :func:`strips_of`.
+
+    Args:
+        weight (Tensor): Small kernels ``(C*k, 1, N, N)``, on the CPU.
+        spec (ShiftSpec): Sizes and tables.
+        mask (Tensor, optional): Which small kernels are kept, bool
+            ``(C*k,)``.
+    """
+    kept = _find(weight, spec, None if mask is None else
+                 mask_bytes(mask.cpu()))
+    if kept.channels is None:
+        with torch.inference_mode(False):
+            masked = masked_weight(kept.weight, mask)
+            strips = {name: strip_weights(masked, spec, name)
+                      for name in spec.outputs}
+            kept.channels = Strips.of(
+                strips['h'], strips['v'], spec.large_kernel // 2,
+                strips.get('i'))
+    return kept.channels
 
 
 def _find(weight: Tensor, spec: ShiftSpec, mask: bytes | None) -> _Kept:

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 
@@ -14,6 +16,20 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils._pytree import tree_map
 
 __all__ = ['ShiftSpec']
+
+
+@contextmanager
+def _untraced() -> Iterator[None]:
+    """Keeps a trace from recording how its constants were made.
+
+    It would do so in the first of two calls only, and fail its own check.
+    """
+    state = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(state)
 
 
 def check_int(name: str, value, minimum: int) -> int:
@@ -265,7 +281,8 @@ class ShiftSpec:
         if key not in self._cache:
             # Else what a first call in inference mode leaves here could
             # never be trained through.
-            with unset_fake_temporarily(), torch.inference_mode(False):
+            with unset_fake_temporarily(), torch.inference_mode(False), \
+                    _untraced():
                 self._cache[key] = make()
         fake = active_fake_mode()
         # Exports hold the values themselves as constants.

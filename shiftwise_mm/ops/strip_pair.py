@@ -169,7 +169,7 @@ def _by_walking(contents: _Contents, bias: Tensor, x: Tensor,
 def _by_channels(contents: _Contents, bias: Tensor, x: Tensor,
                  *_) -> Tensor:
     given, bias = (t.detach().float() for t in (x, bias))
-    return channel_launch.forward(given, contents.products, bias).to(x.dtype)
+    return channel_launch.deployed(given, contents.products, bias).to(x.dtype)
 
 
 def _by_scaling(contents: _Contents, bias: Tensor, x: Tensor) -> Tensor:

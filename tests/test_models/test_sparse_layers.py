@@ -175,7 +175,8 @@ def no_form(monkeypatch):
     """Whoever convolves fails."""
     for module, name in ((forms, '_FORMS'), (strip_pair, 'strip_pair_conv'),
                          (fused_launch, 'forward'), (fused_launch, 'backward'),
-                         (channel_launch, 'forward')):
+                         (channel_launch, 'forward'),
+                         (channel_launch, 'deployed')):
         monkeypatch.setattr(module, name, None)
 
 
@@ -204,7 +205,7 @@ def count_kernels(monkeypatch):
     """The forms whose kernels are launched from here on."""
     calls = []
     for form, module, name in (('fused', fused_launch, 'backward'),
-                               ('channels', channel_launch, 'forward')):
+                               ('channels', channel_launch, 'deployed')):
         launch = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *args, form=form,
                             launch=launch: calls.append(form) or launch(*args))

@@ -1,10 +1,18 @@
-"""The kernel of deployed strips whose lanes are channels."""
+"""The kernels of strips whose lanes are channels, and form ``channels``."""
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers import assert_near
 from shiftwise_mm.kernels import channel_launch, memory, runtime
 from shiftwise_mm.kernels.channel_launch import Strips
+from torch.utils.flop_counter import FlopCounterMode
+
+from shiftwise_mm.ops import (
+    ShiftSpec,
+    available_forms,
+    forms,
+    shiftwise_conv,
+)
 
 # (B, C, H, W, L, N, before): odd sizes, strips longer than the image and on
 # one side of the centre, channels that fill no vector.
@@ -40,14 +48,14 @@ def expected(case, x, strip_h, strip_v, bias):
 
 
 def run(case, x, strip_h, strip_v, bias):
-    return channel_launch.forward(
+    return channel_launch.deployed(
         x, Strips.of(strip_h, strip_v, case[-1]), bias)
 
 
 @pytest.mark.parametrize('layout', [torch.contiguous_format,
                                     torch.channels_last])
 @pytest.mark.parametrize('case', CASES, ids=str)
-def test_strips(case, layout, poison):
+def test_deployed_strips(case, layout, poison):
     x, *weights = make(case)
     out = run(case, x.contiguous(memory_format=layout), *weights)
     if x.numel():
@@ -63,6 +71,141 @@ def test_vectors_of_the_other_width(case, poison, monkeypatch):
     monkeypatch.setattr(channel_launch, 'vector_lanes', lambda: other)
     tensors = make(case)
     assert_near(run(case, *tensors), expected(case, *tensors))
+
+
+# (B, C, H, W, M, N, R)
+CONV_CASES = [
+    (2, 16, 12, 17, 13, 3, 1),
+    (1, 19, 4, 9, 51, 3, 4),
+    (3, 31, 24, 5, 51, 5, 2),
+    (1, 17, 2, 2, 10, 5, 1),
+    (2, 24, 14, 14, 47, 3, 4),
+    (0, 16, 4, 9, 13, 3, 1),
+]
+
+
+def conv_case(case):
+    b, c, h, w, m, n, reps = case
+    spec = ShiftSpec.from_seed(channels=c, large_kernel=m, small_kernel=n,
+                               num_reps=reps, seed=m)
+    generator = torch.Generator().manual_seed(sum(case))
+    return (spec, torch.randn(b, c, h, w, generator=generator),
+            torch.randn(c * spec.num_taps, 1, n, n, generator=generator),
+            torch.rand(c * spec.num_taps, generator=generator) < .6)
+
+
+@pytest.mark.parametrize('outputs', [
+    ('h', 'v', 'i'), ('i', 'h'), ('v', ), ('h', ), ('i', ), ('v', 'h')],
+    ids=''.join)
+@pytest.mark.parametrize('case', CONV_CASES, ids=str)
+def test_the_form(case, outputs, poison):
+    spec, x, weight, mask = conv_case(case)
+    for given in (None, mask):
+        wanted = shiftwise_conv(x.double(), weight.double(), spec,
+                                outputs=outputs, form='strip', mask=given)
+        for layout in (torch.contiguous_format, torch.channels_last):
+            with torch.no_grad():
+                ours = shiftwise_conv(
+                    x.contiguous(memory_format=layout), weight, spec,
+                    outputs=outputs, form='channels', mask=given)
+            for a, b in zip(ours, wanted, strict=True):
+                assert a.shape == b.shape and a.dtype == torch.float32
+                if x.numel():
+                    assert_near(a, b)
+
+
+@pytest.mark.parametrize('case', CONV_CASES[1:3], ids=str)
+def test_the_form_with_vectors_of_the_other_width(case, poison, monkeypatch):
+    other = 24 - memory.vector_lanes()
+    monkeypatch.setattr(channel_launch, 'vector_lanes', lambda: other)
+    spec, x, weight, _ = conv_case(case)
+    with torch.no_grad():
+        ours = shiftwise_conv(x, weight, spec, form='channels')
+    wanted = shiftwise_conv(x.double(), weight.double(), spec, form='strip')
+    for a, b in zip(ours, wanted, strict=True):
+        assert_near(a, b)
+
+
+def test_the_form_sees_changes_and_misaligned_tensors():
+    spec, x, weight, mask = conv_case(CONV_CASES[0])
+    shifted = torch.empty(x.numel() + 1)[1:].view(x.shape).copy_(x)
+    with torch.inference_mode():
+        for change in (lambda: None, lambda: weight.data.mul_(2),
+                       lambda: mask.data.logical_not_()):
+            change()
+            for a, b in zip(*(shiftwise_conv(shifted, weight, spec, form=form,
+                                             mask=mask)
+                              for form in ('channels', 'strip')),
+                            strict=True):
+                assert_near(a, b)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_the_form_in_half_precision(dtype):
+    spec, x, weight, _ = conv_case(CONV_CASES[0])
+    x, weight = x.to(dtype), weight.to(dtype)
+    wanted = shiftwise_conv(x.double(), weight.double(), spec, form='strip')
+    with torch.no_grad():
+        ours = shiftwise_conv(x, weight, spec, form='channels')
+        if dtype == torch.bfloat16:
+            with torch.autocast('cpu', dtype):
+                ours += shiftwise_conv(x.float(), weight.float(), spec,
+                                       form='channels')
+                wanted *= 2
+    for a, b in zip(ours, wanted, strict=True):
+        assert a.dtype == dtype
+        assert_near(a.double(), b, 1e-2)
+
+
+def test_who_looks_at_operators_sees_others():
+    spec, x, weight, _ = conv_case(CONV_CASES[0])
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with pytest.raises(ValueError, match="form='channels' cannot run.*c"):
+            shiftwise_conv(x, weight, spec, form='channels')
+        shiftwise_conv(x, weight, spec)
+    assert counter.get_total_flops() > 0
+
+
+@pytest.mark.parametrize('shape, dtype, words', [
+    ((1, 16, 8, 8), torch.float64, 'not torch.float64'),
+    ((1, 16, 5, 7), torch.float32, 'a multiple of 4 pixels, not 5 x 7'),
+    ((1, 7, 8, 8), torch.float32, 'channels at least, not 7'),
+])
+def test_why_the_form_cannot_run(shape, dtype, words):
+    x = torch.zeros(shape, dtype=dtype)
+    spec = ShiftSpec.from_seed(channels=shape[1], large_kernel=13,
+                               small_kernel=3)
+    with torch.no_grad():
+        assert words in available_forms(x, spec)['channels']
+    assert available_forms(x, spec)['channels'] is not None
+
+
+def test_gradients_are_none_of_the_form():
+    spec, x, weight, _ = conv_case(CONV_CASES[0])
+    with pytest.raises(ValueError, match='cannot run: it has no gradients'):
+        shiftwise_conv(x, weight, spec, form='channels')
+
+
+def test_auto_takes_the_form_in_inference(monkeypatch):
+    taken = []
+    monkeypatch.setattr(forms, '_FORMS', tuple(
+        (name, reason, worth,
+         lambda *args, name=name: taken.append(name) or [])
+        for name, reason, worth, _ in forms._FORMS))
+    spec = ShiftSpec.from_seed(channels=64, large_kernel=13, small_kernel=3)
+    weight = torch.zeros(320, 1, 3, 3)
+    kept = torch.arange(320)
+    with torch.no_grad():
+        for size, count, expected_form in (
+            ((56, 56), 320, 'channels'), ((56, 56), 160, 'fused'),
+            ((14, 14), 320, 'channels'), ((14, 14), 160, 'channels'),
+            ((7, 7), 320, 'strip'), ((57, 57), 320, 'fused'),
+            ((160, 160), 320, 'fused')):
+            x = torch.zeros(1).expand(4, 64, *size)
+            shiftwise_conv(x, weight, spec, mask=kept < count)
+            assert taken.pop() == expected_form, (size, count)
+    shiftwise_conv(x[..., :56, :56], weight, spec)
+    assert taken.pop() == 'fused'
 
 
 def test_results_do_not_depend_on_the_threads():

@@ -148,6 +148,19 @@ def test_a_trace_of_auto_holds_no_operator_of_ours():
             lambda t: shiftwise_conv(t, weight, SPEC, form='fused'), x)
 
 
+def test_a_trace_of_a_fresh_spec_is_that_of_a_used_one():
+    """How tables were made is no part of it; the check of a trace compares."""
+    x, weight = (t.detach() for t in inputs())
+    for form in ('strip', 'shift'):
+        spec = new_spec()
+        traced = torch.jit.trace(
+            lambda t, form=form: shiftwise_conv(t, weight, spec, form=form),
+            x)
+        for a, b in zip(traced(x), shiftwise_conv(x, weight, spec, form=form),
+                        strict=True):
+            assert_near(a, b)
+
+
 def test_shift_add_of_small_and_odd_rows():
     """Rows around the length of a run, odd starts, single elements."""
     for n, width in ((1, 1), (3, 7), (3, 8), (5, 9), (3, 16), (1, 17)):

@@ -26,8 +26,10 @@ WEIGHT = torch.zeros(10, 1, 3, 3)
 
 def test_listing_holds_every_name_and_reason():
     assert available_backends(Y) == dict(taichi=None, reference=None)
-    assert available_forms(X, SPEC) == dict(fused=None, strip=None,
-                                            shift=None)
+    reasons = available_forms(X, SPEC)
+    assert list(reasons) == ['fused', 'channels', 'strip', 'shift']
+    assert 'no gradients' in reasons.pop('channels')
+    assert not any(reasons.values())
     for reasons in (available_backends(Y.int()), available_forms(X.int())):
         assert all('int32' in reason for reason in reasons.values())
     assert 'float64' in available_forms(X.double())['fused']
@@ -270,7 +272,7 @@ def test_auto_takes_the_fused_form_where_it_pays(monkeypatch):
     with torch.no_grad():
         shiftwise_conv(torch.zeros(4, 64, 24, 24, requires_grad=True), weight,
                        spec)
-    assert taken.pop() == 'strip'
+    assert taken.pop() == 'channels'
 
 
 def test_the_fused_form_needs_vectors_of_the_users_taichi():
