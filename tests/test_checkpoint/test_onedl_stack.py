@@ -1,8 +1,9 @@
 """The maintained fork of mmengine: its way around weights_only is closed.
 
-It clashes with mmengine in one environment, so it runs in a process of its
-own, from a folder that ``ONEDL_MMENGINE`` names; without it a stand-in that
-falls back as it does is loaded through.
+The tests load through the fork where it is installed (``STACK=onedl``), and
+everywhere through a stand-in that falls back as it does. On the other stack,
+with which it clashes in one environment, the fork can be taken from a folder
+that ``ONEDL_MMENGINE`` names: each test has a process of its own.
 """
 import os
 
@@ -11,6 +12,8 @@ import torch
 from helpers import run_python
 from hostile import HOSTILE, SECRET
 from mmengine.logging import HistoryBuffer
+
+from shiftwise_mm.stack import ONEDL, find_stack
 
 FORK = os.environ.get('ONEDL_MMENGINE')
 # What onedl-mmengine 0.10.12 does: the real getattr, then everything.
@@ -38,6 +41,11 @@ def setup(request):
     """Code that puts the fork, or a stand-in for it, in place."""
     if request.param == 'stand-in':
         return STAND_IN
+    if FORK is None and find_stack() is ONEDL:
+        return '''
+from mmengine.runner import checkpoint
+assert checkpoint._safe_torch_load
+'''
     if FORK is None:
         pytest.skip('onedl-mmengine is not here: pip install --no-deps '
                     '--target DIR onedl-mmengine==0.10.12, then set '
