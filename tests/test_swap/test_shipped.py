@@ -5,6 +5,7 @@ import pytest
 from helpers import ROOT
 from mmengine.utils import get_installed_path
 
+from shiftwise_mm.stack import ONEDL, find_stack
 from shiftwise_mm.swap.sweep import list_configs, try_swap
 
 TABLE = ROOT / 'docs/swaps.md'
@@ -27,6 +28,20 @@ TEN = {
                      'cityscapes-512x1024.py',
     'kernels': 'mmseg::knet/knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-'
                '512x512.py',
+}
+
+
+# Shipped by the forks only, beside all that OpenMMLab's own releases have.
+OF_THE_FORKS = {
+    'mmdet::clrnet/clrnet.py': ('refused', 'CLRFPN takes'),
+    'mmdet::mm_grounding_dino/grounding_dino_swin-b_pretrain_all.py':
+        ('original', 'fairscale'),
+    'mmdet::mm_grounding_dino/grounding_dino_swin-b_pretrain_obj365_goldg_'
+    'v3det.py': ('original', 'fairscale'),
+    'mmdet::mm_grounding_dino/grounding_dino_swin-l_pretrain_obj365_goldg.py':
+        ('original', 'fairscale'),
+    'mmseg::unet/unet-s5-d16_fcn_4xb4-160k_hsidrive-192x384.py':
+        ('refused', 'its decoder'),
 }
 
 
@@ -58,12 +73,26 @@ def table():
 
 
 def test_the_table_has_all_configs_and_no_failure():
+    """It was made on OpenMMLab's own releases."""
     outcomes = table()
-    assert list(outcomes) == [*list_configs('mmdet'), *list_configs('mmseg')]
+    shipped = [*list_configs('mmdet'), *list_configs('mmseg')]
+    if find_stack() is ONEDL:
+        assert OF_THE_FORKS.keys() <= set(shipped)
+        shipped = [name for name in shipped if name not in OF_THE_FORKS]
+    assert list(outcomes) == shipped
     counts = {outcome: list(outcomes.values()).count(outcome)
               for outcome in ('checked', 'built', 'original', 'failed')}
     assert not counts['failed']
     assert counts['checked'] >= .9 * (counts['checked'] + counts['built'])
+
+
+@pytest.mark.skipif(find_stack() is not ONEDL,
+                    reason='only the forks ship these configs')
+@pytest.mark.parametrize('config', OF_THE_FORKS)
+def test_configs_of_the_forks_alone(config):
+    row = try_swap(config, 'shiftwise-nano', {})
+    outcome, reason = OF_THE_FORKS[config]
+    assert row['outcome'] == outcome and reason in row['reason']
 
 
 def one_a_folder():
