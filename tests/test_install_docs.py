@@ -4,6 +4,7 @@ import sys
 from fnmatch import fnmatch
 from importlib import import_module, metadata
 
+import pytest
 from helpers import ROOT
 
 TEXT = (ROOT / 'docs/install.md').read_text()
@@ -52,17 +53,20 @@ def test_pythons_are_those_declared():
             (ROOT / page).read_text('utf-8'), page
 
 
-def test_the_wheel_of_mmcv_is_where_the_set_up_keeps_it(monkeypatch):
+@pytest.mark.parametrize('name, version', [('mmcv', '2.1.0'),
+                                           ('onedl-mmcv', '2.3.6')])
+def test_the_wheel_of_mmcv_is_where_the_set_up_keeps_it(name, version,
+                                                        monkeypatch):
     """By the pattern of the command, for this machine and the pins."""
     monkeypatch.syspath_prepend(ROOT / 'tools')
     mmcv = sys.modules.get('env_setup.mmcv') or import_module(
         'env_setup.mmcv')
     monkeypatch.setenv('HOME', '/home/me')
-    (pattern, ) = re.findall(r'^pip install (~/\S+)$', TEXT, re.M)
+    (pattern, ) = re.findall(rf'^pip install (~/\S+/{name}-\S+)$', TEXT, re.M)
     for torch in '2.13.0', '2.13.0+cpu':
-        key = mmcv.wheel_key('mmcv', '2.1.0', torch, {})
+        key = mmcv.wheel_key(name, version, torch, {})
         wheel = f'{mmcv.wheel_cache({})}/{key}/' \
-            'mmcv-2.1.0-cp311-cp311-linux_x86_64.whl'
+            f'{name.replace("-", "_")}-{version}-cp311-cp311-linux_x86_64.whl'
         assert fnmatch(wheel, pattern.replace('~', '/home/me'))
 
 
