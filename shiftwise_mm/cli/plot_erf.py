@@ -90,7 +90,8 @@ def run(args: argparse.Namespace) -> int:
             num_images=args.num_images, device=args.device, progress=progress)
         out = Path(args.out)
         out.mkdir(parents=True, exist_ok=True)
-        note = (f'{measured[0].field.images} images of {args.size} x '
+        count = measured[0].field.images
+        note = (f'{count} image{"s" * (count > 1)} of {args.size} x '
                 f'{args.size} pixels; below each name the area that holds a '
                 'share of the contributions')
         save_figure(plot_fields(

@@ -9,6 +9,7 @@ from PIL import Image
 from processes import run_fresh
 from published import MINI
 
+from shiftwise_mm import visualization
 from shiftwise_mm.cli.plot_erf import main
 from shiftwise_mm.engine.inputs import InputError
 from shiftwise_mm.engine.receptive_field import (
@@ -112,6 +113,21 @@ def test_a_backbone_in_a_word():
     for text in ',x=1', 'a,b', 'a,x=1,x=2', 'a,1x=3':
         with pytest.raises(InputError, match='backbone'):
             read_backbone(text)
+
+
+@pytest.mark.parametrize('number, words', [(1, '1 image of 32 x 32 pixels'),
+                                           (2, '2 images of 32 x 32 pixels')])
+def test_the_picture_tells_the_number_of_images(number, words, photos,
+                                                tmp_path, monkeypatch):
+    notes = []
+    draw = visualization.plot_fields
+    monkeypatch.setattr(
+        visualization, 'plot_fields', lambda fields, squares, note:
+        notes.append(note) or draw(fields, squares, note))
+    with pytest.raises(SystemExit):
+        main([WORD, '--images', str(photos), '--size', '32', '--num-images',
+              str(number), '--out', str(tmp_path)])
+    assert notes[0].startswith(words)
 
 
 @pytest.mark.parametrize('args, words', [
