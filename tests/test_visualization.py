@@ -172,13 +172,26 @@ def test_curves_have_a_panel_a_scalar_and_a_line_a_run():
     loss, metric = figure.axes
     assert [axes.get_title() for axes in figure.axes] == ['loss', 'mIoU']
     assert len(loss.lines) == 4 and len(metric.lines) == 1
-    assert loss.lines[1].get_ydata()[-1] == pytest.approx(
-        sum(y for _, y in dense[-10:]) / 10)
-    assert loss.lines[1].get_ydata()[2] == pytest.approx(2)
+    means = loss.lines[1].get_ydata()
+    assert means[50] == pytest.approx(sum(y for _, y in dense[46:55]) / 9)
+    assert means[2] == pytest.approx(sum(y for _, y in dense[:5]) / 5)
+    assert means[[0, -1]].tolist() == [1, 2]  # as logged
     assert metric.lines[0].get_xydata().tolist() == [[50, .3], [100, .4]]
     assert metric.lines[0].get_color() == loss.lines[0].get_color()
     with pytest.raises(ValueError, match='smooth'):
         plot_curves({'loss': {'a': dense}}, smooth=0)
+
+
+def test_runs_in_one_panel_are_smoothed_alike():
+    """A short run beside a long one, on the same line."""
+    line = [(i, 100. - i) for i in range(1, 101)]
+    figure = plot_curves({'loss': {'long': line, 'short': line[:9]}},
+                         smooth=5)
+    (panel, ) = figure.axes
+    assert len(panel.lines) == 4
+    long, short = panel.lines[1].get_ydata(), panel.lines[3].get_ydata()
+    assert short == pytest.approx(long[:9])  # no run lags behind
+    assert long == pytest.approx([y for _, y in line])
 
 
 def test_large_fields_are_drawn_by_means():

@@ -22,7 +22,8 @@ def parse_args(argv=None) -> argparse.Namespace:
         'losses, lr and the main metrics')
     parser.add_argument(
         '--smooth', type=int, default=1, metavar='N',
-        help='draw the mean of N points, over the points; default: 1')
+        help='draw the mean of up to N points around each, over the points; '
+        'default: 1')
     return parser.parse_args(argv)
 
 

@@ -12,17 +12,23 @@ from shiftwise_mm.ops.spec import check_int
 __all__ = ['moving_mean', 'plot_curves']
 
 _COLUMNS = 3
-_FEW = 40  # points up to which each is marked
+_FEW = 40  # points of a curve up to which each is marked, none averaged
 
 Points = Sequence[tuple[int, float]]
 
 
 def moving_mean(values: Sequence[float], window: int) -> np.ndarray:
-    """Mean of each value and of up to ``window - 1`` before it: float64."""
+    """Mean of up to ``window`` values, each in the middle of its own: float64.
+
+    ``(window - 1) // 2`` lie on either side, towards the ends as many as both
+    sides have: the mean of a straight line is that line.
+    """
     values = np.asarray(values, np.float64)
     sums = np.concatenate([[0.], values.cumsum()])
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - window, 0)
+    places = np.arange(len(values))
+    reach = np.minimum((window - 1) // 2,
+                       np.minimum(places, places[::-1]))
+    starts, ends = places - reach, places + reach + 1
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
@@ -34,9 +40,9 @@ def plot_curves(curves: Mapping[str, Mapping[str, Points]],
         curves (Mapping): Name of each scalar to the points,
             ``(iteration, value)``, of each run by its label; a run may lack a
             scalar.
-        smooth (int): Points of the moving mean by which densely logged
-            scalars are drawn, over the pale values themselves. Defaults to
-            1: none.
+        smooth (int): Points of the moving mean by which scalars are drawn,
+            over the pale values themselves, of all runs as soon as one has
+            logged it more than 40 times. Defaults to 1: none.
 
     Returns:
         Figure: Of matplotlib, attached to no window.
@@ -56,11 +62,14 @@ def plot_curves(curves: Mapping[str, Mapping[str, Points]],
                 for x, _ in points), default=1)
     lines = {}
     for axes, (key, by_run) in zip(panels, curves.items(), strict=False):
+        # One mean and one as logged would not compare.
+        most = max(map(len, by_run.values()), default=0)
+        window = smooth if most > _FEW else 1
         for run, points in by_run.items():
             if points:
                 lines[run] = _draw(axes, points, f'C{runs.index(run) % 10}',
                                    '-' if runs.index(run) < 10 else '--',
-                                   smooth)
+                                   window)
         axes.set_title(key, fontsize=10)
         axes.set_xlim(0, 1.03 * last)  # one scale
         axes.grid(alpha=.25)
@@ -78,12 +87,12 @@ def plot_curves(curves: Mapping[str, Mapping[str, Points]],
     return figure
 
 
-def _draw(axes, points: Points, colour: str, style: str, smooth: int):
+def _draw(axes, points: Points, colour: str, style: str, window: int):
     x, y = map(np.asarray, zip(*points, strict=True))
-    dense = len(points) > _FEW
-    if smooth > 1 and dense:
+    if window > 1:
         axes.plot(x, y, color=colour, lw=.6, alpha=.3)
-        y = moving_mean(y, smooth)
+        y = moving_mean(y, window)
     line, = axes.plot(x, y, style, color=colour, lw=1.4,
-                      marker=None if dense else 'o', markersize=3)
+                      marker='o' if len(points) <= _FEW else None,
+                      markersize=3)
     return line
