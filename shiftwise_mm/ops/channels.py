@@ -10,6 +10,7 @@ from torch import Tensor
 
 from shiftwise_mm.kernels import channel_launch
 
+from .capability import has_avx2_only
 from .kept_strips import channel_strips_of
 from .masks import has_values
 from .spec import ShiftSpec
@@ -40,10 +41,12 @@ def channels_worth(x: Tensor, training: bool,
                    density: float | None = None) -> bool:
     """Whether it is faster than strips, and than a walk of nearly all taps.
 
-    As measured on a CPU; of larger planes, whose copies fit no cache, the
-    walk is as fast.
+    As measured on a CPU with AVX2; with AVX-512, where strips are twice as
+    fast, it is left to :func:`~.autotune.set_autotune`. Of larger planes,
+    whose copies fit no cache, the walk is as fast.
     """
-    return not training and x.shape[2] * x.shape[3] <= 17_000
+    return (has_avx2_only() and not training
+            and x.shape[2] * x.shape[3] <= 17_000)
 
 
 def channels_conv(x: Tensor, weight: Tensor, spec: ShiftSpec,

@@ -72,11 +72,11 @@ class StripPair:
     * Strips with nothing but their centre scale ``x``.
 
     Which one runs is measured at the first call of a shape (see
-    :func:`~.autotune.set_autotune`), or else follows a rule: ``'channels'``,
-    unless so few taps are left that the walk is faster, and ``'strip'`` where
-    neither can run. Strips are looked at once; before any other form runs
-    they are compared with those that were looked at, so that a change in any
-    way is seen.
+    :func:`~.autotune.set_autotune`), or else follows a rule: the walk where
+    so few taps are left that it is faster, else ``'channels'`` on CPUs with
+    AVX2 alone, and ``'strip'``. Strips are looked at once; before any other
+    form runs they are compared with those that were looked at, so that a
+    change in any way is seen.
 
     Args:
         spec (ShiftSpec): Sizes ``M`` and ``N``.
@@ -129,7 +129,9 @@ class StripPair:
                                    ('deployed', ), False, True,
                                    contents.density)
         if form is None:
-            rest = 'channels' if 'channels' in runs else 'strip'
+            # With AVX-512 convolutions are twice as fast, and not measured.
+            rest = ('channels' if 'channels' in runs and has_avx2_only()
+                    else 'strip')
             form = 'fused' if 'fused' in runs and _walk_is_worth(
                 x, self.spec, contents.density, rest) else rest
         return runs[form]
@@ -180,10 +182,10 @@ def _by_scaling(contents: _Contents, bias: Tensor, x: Tensor) -> Tensor:
 def _walk_is_worth(x: Tensor, spec: ShiftSpec, density: float,
                    other: str) -> bool:
     """Whether the walk is faster than the form ``other``, as measured on
-    CPUs (``'channels'`` on one with AVX2).
+    CPUs, against ``'channels'`` on one with AVX2.
 
     With AVX-512, where strips are twice as fast, 3-wide ones that are nearly
-    dense are left to :func:`~.autotune.set_autotune`.
+    dense are left to :func:`~.autotune.set_autotune`, as ``'channels'`` is.
     """
     work = min(x.shape[2:]) * spec.small_kernel
     if other == 'channels':

@@ -151,12 +151,15 @@ def test_a_trace_of_auto_holds_no_operator_of_ours():
 def test_a_trace_of_a_fresh_spec_is_that_of_a_used_one():
     """How tables were made is no part of it; the check of a trace compares."""
     x, weight = (t.detach() for t in inputs())
-    for form in ('strip', 'shift'):
+
+    def traced(form):
         spec = new_spec()
-        traced = torch.jit.trace(
-            lambda t, form=form: shiftwise_conv(t, weight, spec, form=form),
-            x)
-        for a, b in zip(traced(x), shiftwise_conv(x, weight, spec, form=form),
+        return torch.jit.trace(
+            lambda t: shiftwise_conv(t, weight, spec, form=form), x)
+
+    for form in ('strip', 'shift'):
+        for a, b in zip(traced(form)(x),
+                        shiftwise_conv(x, weight, new_spec(), form=form),
                         strict=True):
             assert_near(a, b)
 
