@@ -36,11 +36,13 @@ def check_form(form: str) -> None:
     """Refuses a form that is unknown or cannot train here.
 
     Raises:
-        ValueError: If it is, or ``form='shift'`` could not run through
-            Taichi.
+        ValueError: If it is, has no gradients, or ``form='shift'`` could not
+            run through Taichi.
     """
     if form not in FORM_NAMES:
         raise ValueError(f'form must be one of {FORM_NAMES}, got {form!r}')
+    if form == 'channels':
+        raise ValueError("form='channels' has no gradients: it cannot train")
     if form == 'shift':
         why = available_backends(torch.zeros(1))['taichi']
         if why is not None:

@@ -45,7 +45,8 @@ def channels_worth(x: Tensor, training: bool,
     fast, it is left to :func:`~.autotune.set_autotune`. Of larger planes,
     whose copies fit no cache, the walk is as fast.
     """
-    return (has_avx2_only() and not training
+    # Without values it cannot run, and compilers would guard the size.
+    return (not training and has_avx2_only() and has_values(x)
             and x.shape[2] * x.shape[3] <= 17_000)
 
 

@@ -70,8 +70,8 @@ def fused_worth(x: Tensor, training: bool,
         return False  # whose sizes may be free
     if density is None:
         density = 1.
-    if density > .55 and channels_worth(x, training) and \
-            channels_reason(x, None) is None:
+    if density > .55 and channels_reason(x, None) is None and \
+            channels_worth(x, training):
         return False
     rows = 12 * density + (2 if training else 16)
     return (runtime.on_cpu(x.device) and min(x.shape[2:]) >= rows

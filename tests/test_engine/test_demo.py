@@ -173,6 +173,7 @@ def test_bad_data_is_one_line_and_leaves_nothing(spoil, shapes, tmp_path):
 @pytest.mark.parametrize('args, words', [
     (('--backbone', 'vgg'), ("'vgg'", 'resnet18')),
     (('--form', 'fast'), ("'fast'", 'strip')),
+    (('--form', 'channels'), ("form='channels'", 'gradients')),
     (('--backbone', 'resnet18', '--form', 'shift'), ('form', 'resnet18')),
     (('--iters', '0'), ('max_iters', '0')),
     (('--sparse', '1'), ('sparsity', '[0, 1)', '1.0')),
