@@ -107,8 +107,10 @@ def _plan(shape: torch.Size, taps: int, places: int, before: int,
             dtype=torch.int32, device='cpu')
         planes = torch.arange(width, dtype=torch.int32,
                               device='cpu') * (H * W // TILE)
-    # Items are few and alike: with as many tasks none waits for two.
-    tasks = min(2 * TASKS * threads, B * vectors, INDEX // (share * width))
+    # Items are few and alike: with as many tasks none waits for two. Large
+    # planes take 64 MB, or one a thread.
+    tasks = min(2 * TASKS * threads, B * vectors, INDEX // (share * width),
+                max(threads, 2**24 // (share * width)))
     return _Plan(sizes, planes, tasks * share * width, tasks)
 
 

@@ -29,9 +29,10 @@ def channels_reason(x: Tensor, spec: ShiftSpec | None) -> str | None:
     if not has_values(x) or torch._C._len_torch_dispatch_stack():
         return ('it takes tensors on the CPU, where no tracer, compiler or '
                 'counter looks')
-    if x.shape[2] * x.shape[3] % 4:
-        return ('it takes planes of a multiple of 4 pixels, not '
-                f'{x.shape[2]} x {x.shape[3]}')
+    pixels = x.shape[2] * x.shape[3]
+    if pixels % 4 or pixels > 2**22:
+        return ('it takes planes of a multiple of 4 pixels, at most '
+                f'{2**22}, not {x.shape[2]} x {x.shape[3]}')
     if spec is None:
         return None
     return channel_launch.reason(x, spec.small_kernel, spec.strip_length)
