@@ -94,6 +94,16 @@ def forward_kernel(taps: int, lanes: int):
     size, halo, vec = types.size, types.halo, types.vec
     sums, move = channel_sums(taps, lanes), movers(taps, lanes)
 
+    @ti.func
+    def turned(scratch: ti.template(), frm, quads, out: ti.template(), to,
+               places_of: ti.template(), one):
+        """A plane of pixels back to the planes of its channels."""
+        for q in range(quads):
+            at = frm + 4 * q
+            move.scatter(scratch[at], scratch[at + 1], scratch[at + 2],
+                         scratch[at + 3], out, to + q, places_of, 0, False,
+                         one)
+
     @ti.kernel
     def strips_forward(
             x: types.Quads,  # (B, C, H, W), as the next three
@@ -135,24 +145,16 @@ def forward_kernel(taps: int, lanes: int):
                             floats, given * lanes, lanes, scratch, result, 1,
                             H, W, False, weights, at * size, places, before,
                             scratch, own, vec(0.0), False)
-                        for q in range(quads):
-                            frm = result + 4 * q
-                            move.scatter(
-                                scratch[frm], scratch[frm + 1],
-                                scratch[frm + 2], scratch[frm + 3], out_v,
-                                base + q, places_of, 0, False, one)
+                        turned(scratch, result, quads, out_v, base,
+                               places_of, one)
                     at += places + 1
                     if wanted & 2:
                         sums.convolve(
                             floats, given * lanes, lanes, scratch, result, 1,
                             H, W, False, weights, at * size, taps, halo,
                             scratch, own, vec(0.0), False)
-                        for q in range(quads):
-                            frm = result + 4 * q
-                            move.scatter(
-                                scratch[frm], scratch[frm + 1],
-                                scratch[frm + 2], scratch[frm + 3], out_i,
-                                base + q, places_of, 0, False, one)
+                        turned(scratch, result, quads, out_i, base,
+                               places_of, one)
                     at += taps + 1
                     if wanted & 4:
                         sums.clear(scratch, own, W)
@@ -160,11 +162,7 @@ def forward_kernel(taps: int, lanes: int):
                             floats, given * lanes, lanes, scratch, result, 1,
                             H, W, True, weights, at * size, places, before,
                             scratch, own, vec(0.0), False)
-                        for q in range(quads):
-                            frm = result + 4 * q
-                            move.scatter(
-                                scratch[frm], scratch[frm + 1],
-                                scratch[frm + 2], scratch[frm + 3], out_h,
-                                base + q, places_of, 0, False, one)
+                        turned(scratch, result, quads, out_h, base,
+                               places_of, one)
 
     return strips_forward
