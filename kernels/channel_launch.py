@@ -1,4 +1,4 @@
-"""Launches of the kernel for deployed strips in ``channels_last``."""
+"""Launches of the kernels for strips with a lane a channel."""
 from __future__ import annotations
 
 from functools import lru_cache

@@ -129,7 +129,7 @@ class StripPair:
                                    ('deployed', ), False, True,
                                    contents.density)
         if form is None:
-            # With AVX-512 convolutions are twice as fast, and not measured.
+            # Not measured with AVX-512, whose convolutions are twice as fast.
             rest = ('channels' if 'channels' in runs and has_avx2_only()
                     else 'strip')
             form = 'fused' if 'fused' in runs and _walk_is_worth(

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import assert_near
-from shiftwise_mm.kernels import channel_launch, memory, runtime
+from shiftwise_mm.kernels import channel_launch, memory
 from shiftwise_mm.kernels.channel_launch import Strips
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -132,15 +132,17 @@ def test_the_form_with_vectors_of_the_other_width(case, poison, monkeypatch):
 def test_the_form_sees_changes_and_misaligned_tensors():
     spec, x, weight, mask = conv_case(CONV_CASES[0])
     shifted = torch.empty(x.numel() + 1)[1:].view(x.shape).copy_(x)
-    with torch.inference_mode():
-        for change in (lambda: None, lambda: weight.data.mul_(2),
-                       lambda: mask.data.logical_not_()):
-            change()
-            for a, b in zip(*(shiftwise_conv(shifted, weight, spec, form=form,
-                                             mask=mask)
-                              for form in ('channels', 'strip')),
-                            strict=True):
-                assert_near(a, b)
+    for change in (lambda: None, lambda: weight.data.mul_(2),
+                   lambda: mask.data.logical_not_()):
+        change()
+        with torch.inference_mode():
+            ours = shiftwise_conv(shifted, weight, spec, form='channels',
+                                  mask=mask)
+        # With gradients enabled nothing is kept.
+        wanted = shiftwise_conv(x.double(), weight.double(), spec,
+                                form='strip', mask=mask)
+        for a, b in zip(ours, wanted, strict=True):
+            assert_near(a, b)
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
@@ -253,5 +255,4 @@ def test_why_it_cannot_run(shape, taps, words):
 
 
 def test_it_can_run():
-    x = torch.empty(1, 16, 8, 8)
-    assert channel_launch.reason(x, 3, 15) == runtime.vector_reason(x.device)
+    assert channel_launch.reason(torch.empty(1, 16, 8, 8), 3, 15) is None
