@@ -126,3 +126,14 @@ def run_python(code: str, cwd: str | Path = '.', stderr: bool = False,
                env={**os.environ, **env})
     assert done.returncode == 0, done.stderr or done.stdout
     return done.stdout.strip().splitlines()
+
+
+def record_forms(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The forms that are taken from here on; none of them computes."""
+    from shiftwise_mm.ops import forms
+    taken = []
+    monkeypatch.setattr(forms, '_FORMS', tuple(
+        (name, reason, worth,
+         lambda *args, name=name: taken.append(name) or [])
+        for name, reason, worth, _ in forms._FORMS))
+    return taken

@@ -13,6 +13,7 @@ from shiftwise_mm.kernels import channel_launch
 from .capability import has_avx2_only
 from .kept_strips import channel_strips_of
 from .masks import has_values
+from .operator import as_autocast
 from .spec import ShiftSpec
 
 __all__ = ['channels_conv', 'channels_reason', 'channels_worth']
@@ -68,9 +69,7 @@ def channels_conv(x: Tensor, weight: Tensor, spec: ShiftSpec,
     Returns:
         tuple[Tensor]: One ``(B, C, H, W)`` for each name, of ``x``'s dtype.
     """
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight = x.to(dtype), weight.to(dtype)
+    x, weight = as_autocast(x, weight)
     names = ''.join(name for name in 'vih' if name in outputs)
     results = channel_launch.forward(
         x.detach().float(), channel_strips_of(weight, spec, mask), names)

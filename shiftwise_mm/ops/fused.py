@@ -16,7 +16,7 @@ from torch.utils.flop_counter import register_flop_formula
 from shiftwise_mm.kernels import fused_gpu, fused_launch, runtime
 
 from .channels import channels_reason, channels_worth
-from .operator import operator
+from .operator import as_autocast, operator
 from .spec import ShiftSpec
 from .tap_lists import all_taps, kept_taps
 
@@ -193,9 +193,7 @@ def fused_conv(x: Tensor, weight: Tensor, spec: ShiftSpec,
     Returns:
         tuple[Tensor]: One ``(B, C, H, W)`` for each name, of ``x``'s dtype.
     """
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight = x.to(dtype), weight.to(dtype)
+    x, weight = as_autocast(x, weight)
     names = ''.join(name for name in 'vih' if name in outputs)
     results = _fused(x, weight, all_taps(spec, names, x.device), names, mask,
                      '' if mask is None else f'{names} of {spec.digest}')

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch._guards import active_fake_mode
 
+from .operator import as_autocast
 from .spec import ShiftSpec
 
 __all__ = ['check_mask', 'density_of', 'has_values', 'mask_bytes',
@@ -80,9 +81,7 @@ def nothing(x: Tensor, weight: Tensor, spec: ShiftSpec,
 
     The gradients are zeros as well, not None.
     """
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight = x.to(dtype), weight.to(dtype)
+    x, weight = as_autocast(x, weight)
     everything = torch.ones((), dtype=torch.bool, device=x.device)
     if torch.is_grad_enabled() and weight.requires_grad:
         return tuple(x.masked_fill(everything, 0) +

@@ -4,8 +4,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
-__all__ = ['operator']
+__all__ = ['operator', 'as_autocast']
 
 
 def operator(name: str, function: Callable) -> Callable:
@@ -24,3 +25,11 @@ def operator(name: str, function: Callable) -> Callable:
         full, torch.library.infer_schema(function, mutates_args=()))
     torch.library.impl(full, 'default', function)
     return getattr(torch.ops.shiftwise_mm, name).default
+
+
+def as_autocast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in the dtype of autocast where it is on for ``x``'s device."""
+    if not torch.is_autocast_enabled(x.device.type):
+        return x, weight
+    dtype = torch.get_autocast_dtype(x.device.type)
+    return x.to(dtype), weight.to(dtype)

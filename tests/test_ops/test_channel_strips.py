@@ -4,7 +4,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import assert_near
+from helpers import assert_near, record_forms
 from shiftwise_mm.kernels import channel_launch, memory
 from shiftwise_mm.kernels.channel_launch import Strips
 from torch.utils.flop_counter import FlopCounterMode
@@ -13,7 +13,6 @@ from shiftwise_mm.ops import (
     ShiftSpec,
     available_forms,
     capability,
-    forms,
     shiftwise_conv,
 )
 
@@ -195,11 +194,7 @@ def test_gradients_are_none_of_the_form():
 @pytest.mark.parametrize('vectors', ['AVX2', 'AVX512'])
 def test_auto_takes_the_form_in_inference(vectors, monkeypatch):
     monkeypatch.setattr(capability, 'VECTORS', vectors)
-    taken = []
-    monkeypatch.setattr(forms, '_FORMS', tuple(
-        (name, reason, worth,
-         lambda *args, name=name: taken.append(name) or [])
-        for name, reason, worth, _ in forms._FORMS))
+    taken = record_forms(monkeypatch)
     spec = ShiftSpec.from_seed(channels=64, large_kernel=13, small_kernel=3)
     weight = torch.zeros(320, 1, 3, 3)
     kept = torch.arange(320)

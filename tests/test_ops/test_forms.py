@@ -3,7 +3,7 @@ import sys
 
 import pytest
 import torch
-from helpers import run_python
+from helpers import record_forms, run_python
 from processes import run_forked
 from shiftwise_mm.kernels import runtime
 from shiftwise_mm.kernels import shift_add as kernels
@@ -255,13 +255,9 @@ def test_the_kernels_take_a_read_only_home(tmp_path):
 
 def test_auto_takes_the_fused_form_where_it_pays(monkeypatch):
     """By shape: large planes, and smaller ones where gradients are needed."""
-    from shiftwise_mm.ops import capability, forms
+    from shiftwise_mm.ops import capability
     monkeypatch.setattr(capability, 'VECTORS', 'AVX512')
-    taken = []
-    monkeypatch.setattr(forms, '_FORMS', tuple(
-        (name, reason, worth,
-         lambda *args, name=name: taken.append(name) or [])
-        for name, reason, worth, _ in forms._FORMS))
+    taken = record_forms(monkeypatch)
     weight = WEIGHT.repeat(32, 1, 1, 1)
     spec = ShiftSpec.from_seed(channels=64, large_kernel=13, small_kernel=3)
     for shape, grad, expected in (

@@ -1,7 +1,7 @@
 """Masks over small kernels: zeros in every form, and what they save."""
 import pytest
 import torch
-from helpers import assert_near
+from helpers import assert_near, record_forms
 from shiftwise_mm.kernels import fused_launch
 from taps import lists_of
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -266,11 +266,7 @@ def test_auto_takes_the_fused_form_at_lower_densities():
 
 
 def test_auto_follows_the_density(monkeypatch):
-    taken = []
-    monkeypatch.setattr(forms, '_FORMS', tuple(
-        (name, reason, worth,
-         lambda *args, name=name: taken.append(name) or [])
-        for name, reason, worth, _ in forms._FORMS))
+    taken = record_forms(monkeypatch)
     spec = ShiftSpec.from_seed(channels=64, large_kernel=13, small_kernel=3)
     x, weight = torch.zeros(4, 64, 24, 24), torch.zeros(320, 1, 3, 3)
     shiftwise_conv(x, weight, spec)
