@@ -8,7 +8,6 @@ where it does not.
 """
 import atexit
 import contextlib
-import ctypes
 import importlib.util
 import io
 import os
@@ -19,6 +18,8 @@ from functools import cache
 from pathlib import Path
 
 import torch
+
+from . import openmp
 
 __all__ = [
     'reason', 'vector_reason', 'ensure', 'launching', 'is_foreign', 'on_cpu',
@@ -144,27 +145,6 @@ def _threads() -> int:
     return threads if threads == 1 or threads < cores else 4 * threads
 
 
-@cache
-def _openmp_pause():
-    """``omp_pause_resource_all`` of torch's OpenMP, or None."""
-    try:
-        return ctypes.CDLL(None).omp_pause_resource_all
-    except (AttributeError, OSError, TypeError):  # another, or no, OpenMP
-        return None
-
-
-def _release_openmp() -> None:
-    """Ends torch's idle threads; its next operator makes new ones.
-
-    They spin for some milliseconds after each operator, and on as many cores
-    they would take one from Taichi's threads for a whole launch. The call is
-    OpenMP's own (5.0, section 3.2.44), and costs less than 0.1 ms.
-    """
-    pause = _openmp_pause()
-    if pause is not None and torch.get_num_threads() > 1:
-        pause(1)  # omp_pause_soft: settings are kept
-
-
 def _close() -> None:
     """Ends our runtime before the interpreter tears its threads down."""
     if _owned_program is not None and _program() is _owned_program:
@@ -218,10 +198,11 @@ def ensure(device: torch.device) -> None:
 def launching(device: torch.device):
     """Taichi made ready, and launches of other threads kept out.
 
-    On a CPU torch's operators belong before it (:func:`_release_openmp`).
+    On a CPU torch's operators belong before it: its threads are
+    :func:`~.openmp.asleep`.
     """
     with _lock:
         ensure(device)
-        if device.type == 'cpu':
-            _release_openmp()
-        yield
+        with (openmp.asleep() if device.type == 'cpu' else
+              contextlib.nullcontext()):
+            yield

@@ -188,30 +188,6 @@ def test_taichi_is_initialised_lazily_and_silently():
     assert lines == ['done']  # no banner either, and a clean exit
 
 
-@pytest.mark.skipif(not sys.platform.startswith('linux'),
-                    reason='threads are counted in /proc')
-def test_a_launch_ends_the_idle_threads_of_torch():
-    lines = run_python('''
-        import os, torch
-        from shiftwise_mm.ops import ShiftSpec, shift_add
-        torch.set_num_threads(2)
-        spec = ShiftSpec.from_seed(channels=1, large_kernel=3, small_kernel=3)
-        y = torch.ones(1, 1, 5, 5)
-        x = torch.arange(2.**20)
-        threads = lambda: len(os.listdir('/proc/self/task'))
-        shift_add(y, spec, backend='taichi')
-        before = threads()
-        first = x.relu().sum()
-        assert threads() == before + 1
-        shift_add(y, spec, backend='taichi')
-        assert threads() == before
-        assert x.relu().sum() == first and threads() == before + 1
-        assert torch.get_num_threads() == 2
-        print('done')
-    ''')
-    assert lines == ['done']
-
-
 def test_the_users_taichi_is_respected():
     lines = run_python('''
         import taichi as ti, torch
