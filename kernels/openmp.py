@@ -1,19 +1,18 @@
 """torch's OpenMP threads, laid to sleep while Taichi's compute."""
 from __future__ import annotations
 
-import contextlib
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
 import torch
 
-__all__ = ['asleep']
+__all__ = ['alone']
 
 
 class _OpenMP(NamedTuple):
-    """What the C library and OpenMP are asked for."""
+    """What OpenMP and the C library are asked for."""
     start: Callable
     end: Callable
     reset: Callable
@@ -40,30 +39,29 @@ def _openmp() -> _OpenMP | None:
     return _OpenMP(start, end, reset, post, wait, (ctypes.c_int64 * 16)())
 
 
-@contextlib.contextmanager
-def asleep() -> Iterator[None]:
-    """Lets the threads that torch's operators left behind sleep.
+def alone(function: Callable, *arguments) -> None:
+    """``function(*arguments)`` while torch's other threads sleep.
 
     They spin for some milliseconds after each operator, and on as many cores
     they would take one from Taichi's threads for a whole launch. Here they
     are given something to do, a parallel region in which each waits for a
     semaphore, by what GCC calls for ``#pragma omp parallel`` ("The libgomp
-    ABI"; other OpenMPs have it as well). Where that is not to be had,
-    nothing is done. About 0.05 ms.
+    ABI"; other OpenMPs have it as well). Where that is not to be had, they
+    are left alone. It takes about 0.05 ms.
 
-    One thread at a time: there is one semaphore. An operator of torch inside
-    would run on one thread.
+    By one thread at a time: there is one semaphore. An operator of torch
+    inside would run on one thread.
     """
     openmp, threads = _openmp(), torch.get_num_threads()
     if openmp is None or threads < 2:
-        yield
+        function(*arguments)
         return
+    start, wait = openmp.start, openmp.wait
     semaphore = ctypes.addressof(openmp.semaphore)
     openmp.reset(semaphore, 0, 0)  # a signal may have left some of it
-    start, wait = openmp.start, openmp.wait
     try:
         start(wait, semaphore, threads)
-        yield
+        function(*arguments)
     finally:
         for _ in range(threads - 1):
             openmp.post(semaphore)

@@ -19,8 +19,6 @@ from pathlib import Path
 
 import torch
 
-from . import openmp
-
 __all__ = [
     'reason', 'vector_reason', 'ensure', 'launching', 'is_foreign', 'on_cpu',
     'cache_folder'
@@ -196,13 +194,7 @@ def ensure(device: torch.device) -> None:
 
 @contextlib.contextmanager
 def launching(device: torch.device):
-    """Taichi made ready, and launches of other threads kept out.
-
-    On a CPU torch's operators belong before it: its threads are
-    :func:`~.openmp.asleep`.
-    """
+    """Taichi made ready, and launches of other threads kept out."""
     with _lock:
         ensure(device)
-        with (openmp.asleep() if device.type == 'cpu' else
-              contextlib.nullcontext()):
-            yield
+        yield

@@ -13,12 +13,12 @@ The outputs are the ones of :func:`shiftwise_mm.ops.shift_add`:
     out_I[c,h,w] &= \sum_r y[ck+q_r(c),\ h+e,\ w+e]
 """
 # No `from __future__ import annotations`: Taichi reads the annotations.
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
-from . import runtime
+from . import openmp, runtime
 
 __all__ = ['DTYPES', 'ndarray_types', 'forward', 'backward']
 
@@ -174,8 +174,8 @@ def _launch(direction: str, first: Tensor, others: dict[str, Tensor],
         kernel = factory(first.dtype, *(name in others for name in 'hvi'))
         # A kernel compiled without an output still has its argument.
         spare = first.new_zeros(1)
-        kernel(
-            first.view(-1), *(_pairs(first) if on_cpu and forward else ()),
+        run = partial(openmp.alone, kernel) if on_cpu else kernel
+        run(first.view(-1), *(_pairs(first) if on_cpu and forward else ()),
             *(others.get(name, spare).view(-1) for name in 'hvi'),
             tables['h'], tables['v'], tables['i'], *sizes)
 

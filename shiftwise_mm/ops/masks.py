@@ -39,7 +39,8 @@ def has_values(tensor: Tensor) -> bool:
     # is_compiling comes first: compilers cannot read all of the others.
     return not (torch.compiler.is_compiling() or torch.compiler.is_exporting()
                 or torch.jit.is_tracing() or tensor.device.type != 'cpu'
-                or active_fake_mode() is not None
+                or torch._C._len_torch_dispatch_stack()
+                and active_fake_mode() is not None
                 or torch._C._functorch.is_functorch_wrapped_tensor(tensor))
 
 

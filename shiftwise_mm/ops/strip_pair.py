@@ -2,14 +2,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shiftwise_mm.kernels import channel_launch, fused_launch
+from shiftwise_mm.kernels import channel_launch, fused_launch, runtime
 from shiftwise_mm.kernels.channel_launch import Strips
 from shiftwise_mm.kernels.fused_launch import Taps
 
@@ -24,6 +25,14 @@ from .strips import strip_pair_conv
 __all__ = ['StripPair']
 
 
+class _Weights(NamedTuple):
+    """What a deployed layer is made of."""
+    strip_h: Tensor
+    strip_v: Tensor
+    bias: Tensor
+    spec: ShiftSpec
+
+
 @dataclass(frozen=True)
 class _Contents:
     """What the strips hold, and how the kernels read it.
@@ -36,6 +45,7 @@ class _Contents:
         kernels (Tensor): Their small kernels, flipped.
         centre (Tensor, optional): ``(C,)``, if there is nothing else.
         before (int): The first place of a strip sits at ``-before``.
+        forms (dict): What runs, by shape and dtype.
     """
 
     versions: tuple
@@ -45,6 +55,7 @@ class _Contents:
     kernels: Tensor
     centre: Tensor | None
     before: int
+    forms: dict = field(default_factory=dict)
 
     @cached_property
     def products(self) -> Strips:
@@ -99,42 +110,57 @@ class StripPair:
         Returns:
             Tensor: ``(B, C, H, W)``.
         """
-        strips = partial(_by_strips, strip_h, strip_v, bias, self.spec)
+        weights = _Weights(strip_h, strip_v, bias, self.spec)
         if torch.is_grad_enabled() or torch.is_autocast_enabled('cpu') \
                 or not (has_values(strip_h) and has_values(x)) \
                 or torch._C._len_torch_dispatch_stack():
-            return strips(x)  # which counters and the like can see
+            return _by_strips(x, weights)  # which counters can see
         contents = self._look(strip_h, strip_v, exactly=False)
-        run = self._choose(x, contents, strips, bias)
-        if run is not strips:  # which are right whatever has changed
+        form = self._form(x, weights, contents)
+        if form != 'strip':  # which is right whatever has changed
             looked = self._look(strip_h, strip_v, exactly=True)
             if looked is not contents:
-                run = self._choose(x, looked, strips, bias)
-        return run(x)
+                contents = looked
+                form = self._form(x, weights, contents)
+        return _RUNS[form](x, weights, contents)
 
-    def _choose(self, x: Tensor, contents: _Contents, strips: Callable,
-                bias: Tensor) -> Callable:
-        """What to run, a function of ``x``."""
+    def _form(self, x: Tensor, weights: _Weights, contents: _Contents) -> str:
+        """What to run, a key of :data:`_RUNS`."""
         if contents.centre is not None:
-            return partial(_by_scaling, contents, bias)
-        runs = {'strip': strips}
+            return 'centre'
+        if autotune.is_on() or runtime.is_foreign():
+            return self._choose(x, weights, contents)
+        case = x.shape, x.dtype
+        form = contents.forms.get(case)
+        if form is None:
+            if len(contents.forms) == 1000:
+                contents.forms.clear()
+            form = self._choose(x, weights, contents)
+            contents.forms[case] = form
+        return form
+
+    def _choose(self, x: Tensor, weights: _Weights,
+                contents: _Contents) -> str:
+        """The fastest form for ``x``."""
+        names = ['strip']
         if fused_reason(x, self.spec) is None:
-            runs['fused'] = partial(_by_walking, contents, bias)
+            names.append('fused')
             if channel_launch.reason(x, self.spec.small_kernel,
                                      self.spec.strip_length) is None:
-                runs['channels'] = partial(_by_channels, contents, bias)
-        form = None
+                names.append('channels')
         if autotune.is_on():
+            runs = {name: partial(_measured, _RUNS[name], weights, contents)
+                    for name in names}
             form = autotune.choice(runs, x, contents.strips[0], self.spec,
                                    ('deployed', ), False, True,
                                    contents.density)
-        if form is None:
-            # Not measured with AVX-512, whose convolutions are twice as fast.
-            rest = ('channels' if 'channels' in runs and has_avx2_only()
-                    else 'strip')
-            form = 'fused' if 'fused' in runs and _walk_is_worth(
-                x, self.spec, contents.density, rest) else rest
-        return runs[form]
+            if form is not None:
+                return form
+        # Not measured with AVX-512, whose convolutions are twice as fast.
+        rest = ('channels' if 'channels' in names and has_avx2_only()
+                else 'strip')
+        return 'fused' if 'fused' in names and _walk_is_worth(
+            x, self.spec, contents.density, rest) else rest
 
     def _look(self, strip_h: Tensor, strip_v: Tensor,
               exactly: bool) -> _Contents:
@@ -152,31 +178,40 @@ class StripPair:
         return known
 
 
-def _by_strips(strip_h: Tensor, strip_v: Tensor, bias: Tensor,
-               spec: ShiftSpec, x: Tensor, *_) -> Tensor:
-    return strip_pair_conv(x, strip_h, strip_v, bias, spec)
+def _by_strips(x: Tensor, weights: _Weights,
+               contents: _Contents | None = None) -> Tensor:
+    return strip_pair_conv(x, *weights)
 
 
-def _by_walking(contents: _Contents, bias: Tensor, x: Tensor,
-                *_) -> Tensor:
+def _by_walking(x: Tensor, weights: _Weights, contents: _Contents) -> Tensor:
     """The walk, in the layout that the strips give."""
     given = x.detach().float().contiguous()
     # As a gradient both directions add up in one tensor.
     out, _ = fused_launch.backward([given, given], given, contents.kernels,
                                    contents.taps, 'vh', True, False)
-    out = out.add_(bias.view(-1, 1, 1)).to(x.dtype)
+    out = out.add_(weights.bias.view(-1, 1, 1)).to(x.dtype)
     return out.contiguous(memory_format=torch.channels_last)
 
 
-def _by_channels(contents: _Contents, bias: Tensor, x: Tensor,
-                 *_) -> Tensor:
-    given, bias = (t.detach().float() for t in (x, bias))
+def _by_channels(x: Tensor, weights: _Weights,
+                 contents: _Contents) -> Tensor:
+    given, bias = (t.detach().float() for t in (x, weights.bias))
     return channel_launch.deployed(given, contents.products, bias).to(x.dtype)
 
 
-def _by_scaling(contents: _Contents, bias: Tensor, x: Tensor) -> Tensor:
-    return torch.addcmul(bias.view(-1, 1, 1), x,
+def _by_scaling(x: Tensor, weights: _Weights, contents: _Contents) -> Tensor:
+    return torch.addcmul(weights.bias.view(-1, 1, 1), x,
                          contents.centre.view(-1, 1, 1))
+
+
+_RUNS = {'strip': _by_strips, 'fused': _by_walking, 'channels': _by_channels,
+         'centre': _by_scaling}
+
+
+def _measured(run: Callable, weights: _Weights, contents: _Contents,
+              x: Tensor, *_) -> Tensor:
+    """``run`` as :func:`~.autotune.choice` calls it."""
+    return run(x, weights, contents)
 
 
 def _walk_is_worth(x: Tensor, spec: ShiftSpec, density: float,

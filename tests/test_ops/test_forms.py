@@ -1,5 +1,4 @@
 """The tables of forms and backends: listing, choice by name, bad input."""
-import sys
 
 import pytest
 import torch

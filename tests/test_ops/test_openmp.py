@@ -23,25 +23,31 @@ def _region() -> tuple[bool, int]:
     return bool(library.omp_in_parallel()), library.omp_get_num_threads()
 
 
+def _inside() -> tuple[bool, int]:
+    seen = []
+    openmp.alone(lambda: seen.append(_region()))
+    return seen[0]
+
+
 def test_threads_sleep_and_come_back(two_threads):
-    assert _region() == (False, 1)
     x = torch.randn(1 << 20)
     for _ in range(20):
-        with openmp.asleep():
-            assert _region() == (True, 2)
+        assert _inside() == (True, 2)
         assert _region() == (False, 1)
         assert torch.equal(x.relu(), x.clamp(min=0))
 
 
 def test_an_error_inside_wakes_them(two_threads):
-    with pytest.raises(KeyError), openmp.asleep():
+
+    def fail():
         raise KeyError
+
+    with pytest.raises(KeyError):
+        openmp.alone(fail)
     assert _region() == (False, 1)
-    with openmp.asleep():
-        assert _region() == (True, 2)
+    assert _inside() == (True, 2)
 
 
 def test_one_thread_enters_nothing(two_threads):
     torch.set_num_threads(1)
-    with openmp.asleep():
-        assert _region() == (False, 1)
+    assert _inside() == (False, 1)
