@@ -14,7 +14,6 @@ import os
 import sys
 import tempfile
 import threading
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -25,6 +24,7 @@ __all__ = [
 ]
 
 _lock = threading.RLock()
+_found: bool | None = None
 _owned_program = None  # the program that we made, to tell it from a user's
 _owned_threads = 0
 _owned_on_cpu = True
@@ -41,10 +41,12 @@ def _import_taichi():
     return taichi
 
 
-@cache
 def _installed() -> bool:
     """Whether Taichi can be imported; looked up once, in all of the path."""
-    return importlib.util.find_spec('taichi') is not None
+    global _found  # compilers warn of functools.cache
+    if _found is None:
+        _found = importlib.util.find_spec('taichi') is not None
+    return _found
 
 
 def _program():
