@@ -20,6 +20,7 @@ from shiftwise_mm.checkpoint.loading import find_backbones, load_file
 from shiftwise_mm.swap.names import SwapError
 from shiftwise_mm.swap.text import read_config
 
+from .detections import surest_last
 from .inputs import BUILD_ERRORS, InputError, check_checkpoint, in_a_line
 
 __all__ = ['Predictor', 'load_predictor']
@@ -145,8 +146,9 @@ class Predictor(ABC):
         options = dict(pred_score_thr=score_thr) \
             if self.task == 'detection' else {}
         self.inferencer.visualizer.add_datasample(
-            path.stem, np.ascontiguousarray(image[..., 2::-1]), sample,
-            draw_gt=False, out_file=str(path), **options)
+            path.stem, np.ascontiguousarray(image[..., 2::-1]),
+            surest_last(sample), draw_gt=False, out_file=str(path),
+            **options)
 
     @abstractmethod
     def describe(self, sample) -> dict:

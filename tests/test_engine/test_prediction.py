@@ -14,6 +14,7 @@ from PIL import Image
 from processes import run_forked, run_fresh
 from tasks import DETECTOR, SEGMENTOR
 
+from shiftwise_mm.engine._predictors import Predictor
 from shiftwise_mm.engine.inputs import InputError
 from shiftwise_mm.engine.prediction import predict
 from shiftwise_mm.engine.prediction_inputs import (
@@ -211,6 +212,24 @@ def test_labels_are_painted_in_the_colours_of_the_checkpoint(
     label = np.asarray(Image.open(tmp_path / 'out/preds/grey.png'))[-2, -2]
     painted = np.asarray(Image.open(tmp_path / 'out/vis/grey.jpg'))[-2, -2]
     assert painted.argmax() == np.argmax(META['palette'][label])
+
+
+@pytest.mark.parametrize('sure', [0, 1])
+def test_the_surest_of_several_boxes_is_on_top(sure, detector, tmp_path,
+                                               monkeypatch):
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+    Image.new('RGB', (96, 96), (128, 128, 128)).save(tmp_path / 'grey.png')
+    labels = [sure, 1 - sure]  # as mmdet sorts them, by falling score
+    sample = DetDataSample(pred_instances=InstanceData(
+        labels=torch.tensor(labels), scores=torch.tensor([.9, .4]),
+        bboxes=torch.tensor([[20., 20., 70., 70.]] * 2)))
+    monkeypatch.setattr(Predictor, '__call__', lambda *_: [sample])
+    predict(*map(str, detector), [tmp_path / 'grey.png'], tmp_path / 'out')
+    painted = np.asarray(Image.open(tmp_path / 'out/vis/grey.jpg'))
+    assert painted[60, 70].argmax() == sure
+    assert json.loads((tmp_path / 'out/preds/grey.json').read_text())[
+        'labels'] == labels
 
 
 @pytest.mark.parametrize('which', ['detector', 'segmentor'])

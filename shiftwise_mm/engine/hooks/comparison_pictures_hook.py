@@ -7,6 +7,7 @@ from pathlib import Path
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from shiftwise_mm.engine.detections import surest_last
 from shiftwise_mm.ops.spec import check_int
 from shiftwise_mm.registry import HOOKS
 from shiftwise_mm.stack import import_optional
@@ -20,7 +21,7 @@ class ComparisonPicturesHook(Hook):
 
     Each validation overwrites the pictures of the one before, so that what
     remains is by the final weights (the averaged ones under an EMA hook). The
-    runner's visualizer does the drawing.
+    runner's visualizer does the drawing, the surest detections on top.
 
     Args:
         out_dir (str): Folder of the pictures, relative to the work folder of
@@ -58,7 +59,7 @@ class ComparisonPicturesHook(Hook):
             runner.visualizer.add_datasample(
                 path.stem,
                 mmcv.imread(str(path), channel_order='rgb'),
-                data_sample=sample,
+                data_sample=surest_last(sample),
                 out_file=str(folder / f'{path.stem}.jpg'),
                 **options)
             self._drawn += 1
