@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from colorsys import hsv_to_rgb
 from pathlib import Path
 
 import torch
@@ -30,6 +31,16 @@ def fit_scale(median_size: tuple[float, float],
     shrink = min(1., long_side / max(width, height))
     return tuple(max(32, round(side * shrink / 8) * 8)
                  for side in (width, height))
+
+
+def palette(classes: Sequence[str]) -> list[tuple[int, ...]]:
+    """Hues far apart; a background is black, so that it hides nothing.
+
+    mmdet's visualizer takes no lists for colours.
+    """
+    return [(0, 0, 0) if name == 'background' else
+            tuple(round(255 * part) for part in hsv_to_rgb(i * .618 % 1, 1, 1))
+            for i, name in enumerate(classes)]
 
 
 def check_form(form: str) -> None:

@@ -12,6 +12,7 @@ from ._demo_run import (
     check_form,
     check_sparse,
     fit_scale,
+    palette,
     set_iterations,
     train_and_validate,
 )
@@ -110,7 +111,8 @@ def _set_data(cfg: Config, folder: CocoFolder) -> None:
     for loader in (cfg.train_dataloader, cfg.val_dataloader,
                    cfg.test_dataloader):
         loader.dataset.data_root = f'{folder.root.resolve()}/'
-        loader.dataset.metainfo = dict(classes=folder.classes)
+        loader.dataset.metainfo = dict(classes=folder.classes,
+                                       palette=palette(folder.classes))
         for step in loader.dataset.pipeline:
             if step.type == 'Resize':
                 step.scale = scale

@@ -1,9 +1,6 @@
 """The demo of segmentation: a small segmentor trained on label maps."""
 from __future__ import annotations
 
-from collections.abc import Sequence
-from colorsys import hsv_to_rgb
-
 from mmengine.config import Config
 
 from shiftwise_mm.config_paths import config_path
@@ -15,6 +12,7 @@ from ._demo_run import (
     check_form,
     check_sparse,
     fit_scale,
+    palette,
     set_iterations,
     train_and_validate,
 )
@@ -93,7 +91,7 @@ def _set_data(cfg: Config, folder: SegFolder) -> None:
         loader.dataset.update(
             data_root=None,
             metainfo=dict(classes=folder.classes,
-                          palette=_palette(folder.classes)),
+                          palette=palette(folder.classes)),
             data_prefix=dict(
                 img_path=str(split.image_dir.resolve()),
                 seg_map_path=str(split.map_dir.resolve())),
@@ -104,13 +102,6 @@ def _set_data(cfg: Config, folder: SegFolder) -> None:
                 step.scale = scale
             elif step.type == 'RandomCrop':
                 step.crop_size = scale[::-1]
-
-
-def _palette(classes: Sequence[str]) -> list[list[int]]:
-    """Hues far apart; a background is black, so that it hides nothing."""
-    return [[0, 0, 0] if name == 'background' else
-            [round(255 * part) for part in hsv_to_rgb(i * .618 % 1, 1, 1)]
-            for i, name in enumerate(classes)]
 
 
 def run_demo_seg(cfg: Config) -> dict:

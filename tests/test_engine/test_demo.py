@@ -124,6 +124,7 @@ def test_the_config_follows_the_data(tmp_path):
     for loader in (cfg.train_dataloader, cfg.val_dataloader,
                    cfg.test_dataloader):
         assert loader.dataset.metainfo.classes == folder.classes
+        assert len({*loader.dataset.metainfo.palette}) == len(folder.classes)
         assert Path(loader.dataset.data_root) == folder.root.resolve()
     assert cfg.train_cfg.max_iters == 30
     assert cfg.param_scheduler[1].end == 30

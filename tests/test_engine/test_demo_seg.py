@@ -17,8 +17,8 @@ from shiftwise_mm.datasets import (
     make_shapes_dataset,
     read_seg_folder,
 )
+from shiftwise_mm.engine._demo_run import palette
 from shiftwise_mm.engine.demo_seg import (
-    _palette,
     demo_seg_config,
     seg_image_scale,
 )
@@ -124,8 +124,8 @@ def test_resume_continues_a_run(masks, tmp_path):
 
 
 def test_a_background_is_painted_black():
-    *others, black = _palette(('circle', 'square', 'background'))
-    assert black == [0, 0, 0]
+    *others, black = palette(('circle', 'square', 'background'))
+    assert black == (0, 0, 0)
     assert all(max(colour) == 255 for colour in others)
 
 
