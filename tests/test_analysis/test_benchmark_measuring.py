@@ -89,10 +89,10 @@ def test_memory_of_a_training_step():
     options = dict(width_factor=.125, shift_form='strip')
     small, large = (
         step_memory(entry, size=(64, 64), batch=batch, layout='contiguous',
-                    options=options) for batch in (16, 48))
+                    options=options) for batch in (16, 96))
     if small is None:
         pytest.skip('no high-water mark of the memory here')
-    assert 2.6 <= large / small <= 3.7
+    assert 4 <= large / small <= 9  # each by up to a fifth too much
     with pytest.raises(RuntimeError, match=r'SW-T[\s\S]*nonsense'):
         step_memory(entry, size=(64, 64), batch=1, layout='contiguous',
                     options=dict(nonsense=1))
