@@ -87,12 +87,15 @@ def test_memory_of_a_training_step():
     """In a process of its own: about proportional to the images."""
     entry = Entry('SW-T', 'training form')
     options = dict(width_factor=.125, shift_form='strip')
+    # Of several: one may count a fifth too much, by holes in its heap.
     small, large = (
-        step_memory(entry, size=(64, 64), batch=batch, layout='contiguous',
-                    options=options) for batch in (16, 96))
-    if small is None:
+        [step_memory(entry, size=(64, 64), batch=batch, layout='contiguous',
+                     options=options) for _ in range(3)]
+        for batch in (16, 48))
+    if None in small:
         pytest.skip('no high-water mark of the memory here')
-    assert 4 <= large / small <= 9  # each by up to a fifth too much
+    small, large = min(small), min(large)
+    assert 2.6 <= large / small <= 3.7
     with pytest.raises(RuntimeError, match=r'SW-T[\s\S]*nonsense'):
         step_memory(entry, size=(64, 64), batch=1, layout='contiguous',
                     options=dict(nonsense=1))

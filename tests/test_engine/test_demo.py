@@ -3,12 +3,14 @@ import json
 import os
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import mmdet
 import pytest
 import torch
 from helpers import ROOT, shared_path
+from PIL import Image
 from processes import run_forked, run_fresh
 
 from shiftwise_mm.datasets import make_shapes_dataset, read_coco_folder
@@ -220,6 +222,21 @@ def test_mmdets_own_tools_take_our_config_unmodified(shapes, tmp_path):
 def test_bad_arguments_of_the_pictures_hook(options, error, words):
     with pytest.raises(error, match=words):
         ComparisonPicturesHook(**options)
+
+
+def test_the_pictures_hook_gives_the_surest_last(tmp_path):
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+    image = tmp_path / 'x.jpg'
+    Image.new('RGB', (8, 8)).save(image)
+    scores = torch.tensor([.9, .7, .4])
+    sample = DetDataSample(metainfo=dict(img_path=str(image)),
+                           pred_instances=InstanceData(scores=scores))
+    runner = Mock(work_dir=str(tmp_path))
+    ComparisonPicturesHook().after_val_iter(runner, 0, outputs=[sample])
+    painted = runner.visualizer.add_datasample.call_args.kwargs['data_sample']
+    assert torch.equal(painted.pred_instances.scores, scores.flip(0))
+    assert torch.equal(sample.pred_instances.scores, scores)  # evaluated next
 
 
 @pytest.mark.slow
