@@ -9,62 +9,37 @@ from torch import Tensor
 
 from . import channel_strips, launcher, runtime
 from .channel_sums import ROWS
-from .cook_toom import matrices
 from .fused import LISTS
 from .fused_launch import TAPS
 from .lanes import INDEX, TILE
-from .memory import TASKS, aligned, scratch, vector_lanes
+from .memory import TASKS, scratch, vector_lanes
 
 __all__ = ['Strips', 'reason', 'forward', 'deployed']
 
 
 class Strips(NamedTuple):
-    """Strips as the kernels read them.
+    """Strips as the kernels read them: f32, contiguous, without grad.
 
     Attributes:
-        products (Tensor): Weights of the products of the short convolution,
-            ``(ceil(C / lanes) * (2 * (L + 1) + N + 1) * size, lanes)``, of
-            the outputs ``v, i, h``; behind each a place of zeros.
-        taps (int): ``N``.
-        places (int): ``L``, of a strip.
+        h (Tensor): ``(C, 1, N, L)``.
+        v (Tensor): ``(C, 1, L, N)``.
+        small (Tensor): Of output ``i``, ``(C, 1, N, N)``; if there is none
+            that output cannot be wanted, and this is anything.
         before (int): Place 0 of a strip sits at ``-before``.
     """
 
-    products: Tensor
-    taps: int
-    places: int
+    h: Tensor
+    v: Tensor
+    small: Tensor
     before: int
 
     @classmethod
     def of(cls, strip_h: Tensor, strip_v: Tensor, before: int,
            small: Tensor | None = None) -> Strips:
-        """Kernels on the CPU as the kernels here read them.
-
-        Args:
-            strip_h (Tensor): ``(C, 1, N, L)``.
-            strip_v (Tensor): ``(C, 1, L, N)``.
-            before (int): Place 0 of a strip sits at ``-before``.
-            small (Tensor, optional): Of output ``i``, ``(C, 1, N, N)``; zero
-                if None. Defaults to None.
-        """
-        channels, _, taps, places = strip_h.shape
-        if small is None:
-            small = strip_h.new_zeros(channels, 1, taps, taps)
-        short = torch.tensor(matrices(TILE, taps)[1], dtype=torch.float64,
-                             device='cpu')
-        products = torch.cat([
-            torch.constant_pad_nd(t.squeeze(1).double() @ short.t(),
-                                  (0, 0, 0, 1))
-            for t in (strip_v, small, strip_h.transpose(2, 3))], 1)
-        width = vector_lanes()
-        first = torch.arange(0, channels, width, device='cpu')
-        # The last vector reaches back into the one before.
-        lanes = first.clamp(max=channels - width)[:, None] + torch.arange(
-            width, device='cpu')
-        products = products[lanes].flatten(2).transpose(1, 2)
-        store = aligned(products.numel(), torch.float32).view(-1, width)
-        store.copy_(products.reshape(-1, width))
-        return cls(store, taps, places, before)
+        """These kernels on the CPU, copied only if they have to be."""
+        h, v = (t.detach().float().contiguous() for t in (strip_h, strip_v))
+        return cls(h, v, v if small is None else
+                   small.detach().float().contiguous(), before)
 
 
 def reason(x: Tensor, taps: int, places: int) -> str | None:
@@ -75,12 +50,22 @@ def reason(x: Tensor, taps: int, places: int) -> str | None:
     lanes, channels = vector_lanes(), x.shape[1]
     if channels < lanes:
         return f'it takes {lanes} channels at least, not {channels}'
-    elements = (channels + lanes) * max(
-        x.numel() // channels,
-        (2 * (places + 1) + taps + 1) * (TILE + taps - 1))
+    B, C, H, W = x.shape
+    elements = max((C + lanes) * max(B * H * W, places * taps),
+                   _share(H, W, taps, places) * lanes)
     if elements > INDEX:
         return f'it indexes at most {INDEX} elements, got {elements}'
     return runtime.vector_reason(x.device)
+
+
+def _share(H: int, W: int, taps: int, places: int) -> int:
+    """Vectors of scratch that one task needs."""
+    size, (high, wide) = TILE + taps - 1, (
+        -(-side // TILE) * TILE for side in (H, W))
+    weights = 2 * places + taps + 3 * 2 * ROWS
+    products = max(H, W) + ROWS + 1
+    return (size * (weights + products) + high * wide +
+            (high + taps - 1) * (wide + taps - 1))
 
 
 class _Plan(NamedTuple):
@@ -96,8 +81,7 @@ def _plan(shape: torch.Size, taps: int, places: int, before: int,
           outputs: str, threads: int, width: int) -> _Plan:
     """Sizes of a launch; without ``outputs`` of a deployed layer."""
     B, C, H, W = shape
-    size, vectors = TILE + taps - 1, -(-C // width)
-    share = size * (max(H, W) + 3 * ROWS) + (2 * H * W if outputs else 0)
+    vectors, share = -(-C // width), _share(H, W, taps, places)
     numbers = dict(items=B * vectors, images=B, channels=C, height=H, width=W,
                    places=places, before=before, share=share,
                    wanted=sum(1 << LISTS.index(name) for name in outputs))
@@ -126,11 +110,11 @@ def forward(x: Tensor, strips: Strips, outputs: str) -> list[Tensor]:
     Returns:
         list[Tensor]: One ``(B, C, H, W)`` for each.
     """
-    width = strips.products.shape[1]
+    width, (taps, places) = vector_lanes(), strips.h.shape[2:]
     out = [x.new_empty(x.shape) for _ in outputs]
     if x.numel():
-        plan = _plan(x.shape, strips.taps, strips.places, strips.before,
-                     outputs, torch.get_num_threads(), width)
+        plan = _plan(x.shape, taps, places, strips.before, outputs,
+                     torch.get_num_threads(), width)
         x = x.contiguous()
         if x.data_ptr() % (4 * TILE):
             x = x.clone()
@@ -139,10 +123,11 @@ def forward(x: Tensor, strips: Strips, outputs: str) -> list[Tensor]:
                  for name, o in zip(outputs, out, strict=True)}
         with runtime.launching(x.device):
             launcher.call(
-                channel_strips.forward_kernel(strips.taps, width), source,
+                channel_strips.forward_kernel(taps, width), source,
                 *(given.get(name, source) for name in LISTS),
-                strips.products, plan.planes, plan.sizes,
-                *scratch(plan.scratch, width), plan.tasks)
+                strips.v.view(-1), strips.small.view(-1), strips.h.view(-1),
+                plan.planes, plan.sizes, scratch(plan.scratch, width)[0],
+                plan.tasks)
     return out
 
 
@@ -158,17 +143,18 @@ def deployed(x: Tensor, strips: Strips, bias: Tensor) -> Tensor:
         Tensor: ``(B, C, H, W)`` in ``channels_last``.
     """
     B, C, H, W = x.shape
-    width = strips.products.shape[1]
+    width, (taps, places) = vector_lanes(), strips.h.shape[2:]
     out = x.new_empty(B, H, W, -(-C // width) * width)
     if x.numel():
-        plan = _plan(x.shape, strips.taps, strips.places, strips.before, '',
+        plan = _plan(x.shape, taps, places, strips.before, '',
                      torch.get_num_threads(), width)
         with runtime.launching(x.device):
             launcher.call(
-                channel_strips.deployed_kernel(strips.taps, width),
+                channel_strips.deployed_kernel(taps, width),
                 x.permute(0, 2, 3, 1).contiguous().view(-1),
-                out.view(-1, width), strips.products, bias.contiguous(),
-                plan.sizes, scratch(plan.scratch, width)[0], plan.tasks)
+                out.view(-1, width), strips.v.view(-1), strips.h.view(-1),
+                bias.contiguous(), plan.sizes,
+                scratch(plan.scratch, width)[0], plan.tasks)
     if C % width:
         whole = C // width * width
         out = torch.cat([out[..., :whole], out[..., whole - C:]], -1)

@@ -20,8 +20,8 @@ depend on the threads.
 # No `from __future__ import annotations`: Taichi reads the annotations.
 from functools import cache
 
-from .channel_sums import channel_sums
-from .lanes import layout, movers
+from .channel_sums import ROWS, channel_sums
+from .lanes import INDEX, layout, movers
 
 __all__ = ['deployed_kernel', 'forward_kernel', 'SIZES']
 
@@ -39,14 +39,15 @@ def deployed_kernel(taps: int, lanes: int):
     """
     import taichi as ti
     types = layout(taps, lanes)
-    size, vec = types.size, types.vec
+    size, halo, vec = types.size, types.halo, types.vec
     sums = channel_sums(taps, lanes)
 
     @ti.kernel
     def deployed_strips(
             x: types.Floats,  # (B, H, W, C)
             out: types.Vectors,  # (B, H, W, vectors)
-            weights: types.Vectors,  # (vectors, places of v, i, h, size)
+            strip_v: types.Floats,  # (C, places, N)
+            strip_h: types.Floats,  # (C, N, places)
             bias: types.Floats,  # (C,)
             sizes: types.Ints, scratch: types.Vectors, tasks: ti.i32):
         # Taichi gives a core at least 512 turns of a loop.
@@ -57,27 +58,43 @@ def deployed_kernel(taps: int, lanes: int):
                 H, W, places, before = sizes[3], sizes[4], sizes[5], sizes[6]
                 vectors = (C + lanes - 1) // lanes
                 each = (items + tasks - 1) // tasks
-                own = task * sizes[7]
+                one = ti.min(tasks, 1)
+                wide = sums.whole(W) + 2 * halo
+                strip = (places + 2 * ROWS) * size
+                weights = task * sizes[7]
+                plane = weights + 2 * strip
+                half = plane + (sums.whole(H) + 2 * halo) * wide
+                own = half + sums.whole(H) * sums.whole(W)
+                sums.clear(scratch, plane, half - plane)
+                weighed = -1
                 for item in range(task * each,
                                   ti.min(items, task * each + each)):
-                    c = item // images
+                    c, pixel = item // images, item % images * H * W
                     # The last vector reaches back into the one before.
                     channel = ti.min(c * lanes, C - lanes)
-                    pixel = item % images * H * W
+                    if c != weighed:
+                        weighed = c
+                        frm = channel * places * taps
+                        sums.weigh(strip_v, frm, places, places * taps, taps,
+                                   1, scratch, weights)
+                        sums.weigh(strip_h, frm, places, places * taps, 1,
+                                   places, scratch, weights + strip)
+                    for r in range(H):
+                        frm = (pixel + r * W) * C + channel
+                        to = plane + (r + halo) * wide + halo
+                        for i in range(W):
+                            at = (frm + i * C) & INDEX
+                            scratch[(to + i) & INDEX] = vec(
+                                [x[at + lane]
+                                 for lane in ti.static(range(lanes))])
                     offset = vec([bias[channel + lane]
                                   for lane in ti.static(range(lanes))])
-                    at = c * (2 * places + taps + 3)
-                    sums.clear(scratch, own, H)
-                    sums.convolve(
-                        x, pixel * C + channel, C, out, pixel * vectors + c,
-                        vectors, H, W, False, weights, at * size, places,
-                        before, scratch, own, offset, False)
-                    at += places + taps + 2
-                    sums.clear(scratch, own, W)
-                    sums.convolve(
-                        x, pixel * C + channel, C, out, pixel * vectors + c,
-                        vectors, H, W, True, weights, at * size, places,
-                        before, scratch, own, offset, True)
+                    for turned in range(2):
+                        sums.convolve(
+                            scratch, plane, turned, H, W,
+                            weights + turned * strip, places, before, half,
+                            own, one, True, out, pixel * vectors + c, vectors,
+                            offset)
 
     return deployed_strips
 
@@ -95,24 +112,37 @@ def forward_kernel(taps: int, lanes: int):
     sums, move = channel_sums(taps, lanes), movers(taps, lanes)
 
     @ti.func
-    def turned(scratch: ti.template(), frm, quads, out: ti.template(), to,
-               places_of: ti.template(), one):
-        """A plane of pixels back to the planes of its channels."""
+    def turned_out(scratch: ti.template(), frm, wide, width, quads,
+                   out: ti.template(), to, places_of: ti.template(), one):
+        """A plane of pixels to the planes of its channels."""
+        r, i = 0, 0
         for q in range(quads):
-            at = frm + 4 * q
-            move.scatter(scratch[at], scratch[at + 1], scratch[at + 2],
-                         scratch[at + 3], out, to + q, places_of, 0, False,
+            x0, x1, x2, x3 = vec(0.0), vec(0.0), vec(0.0), vec(0.0)
+            for j in ti.static(range(4)):
+                v = scratch[(frm + r * wide + i) & INDEX]
+                if ti.static(j == 0):
+                    x0 = v
+                if ti.static(j == 1):
+                    x1 = v
+                if ti.static(j == 2):
+                    x2 = v
+                if ti.static(j == 3):
+                    x3 = v
+                i += 1
+                if i == width:
+                    r, i = r + 1, 0
+            move.scatter(x0, x1, x2, x3, out, to + q, places_of, 0, False,
                          one)
 
     @ti.kernel
     def strips_forward(
             x: types.Quads,  # (B, C, H, W), as the next three
             out_v: types.Quads, out_i: types.Quads, out_h: types.Quads,
-            weights: types.Vectors,  # (vectors, places of v, i, h, size)
+            strip_v: types.Floats,  # (C, places, N)
+            small: types.Floats,  # (C, N, N)
+            strip_h: types.Floats,  # (C, N, places)
             places_of: types.Ints,  # of the lanes' planes
-            sizes: types.Ints, scratch: types.Vectors,
-            floats: types.Floats,  # the same memory
-            tasks: ti.i32):
+            sizes: types.Ints, scratch: types.Vectors, tasks: ti.i32):
         # Taichi gives a core at least 512 turns of a loop.
         for turn in range(512 * tasks):
             if (turn & 511) == 0:
@@ -122,47 +152,67 @@ def forward_kernel(taps: int, lanes: int):
                 wanted = sizes[8]
                 each = (items + tasks - 1) // tasks
                 quads = H * W // 4
-                given = task * sizes[7]
-                result = given + H * W
-                own = result + H * W
-                one = ti.cast(ti.min(tasks, 1), ti.f32)
+                one = ti.min(tasks, 1)
+                factor = ti.cast(one, ti.f32)
+                wide = sums.whole(W) + 2 * halo
+                strip = (places + 2 * ROWS) * size
+                weights = task * sizes[7]
+                plane = weights + 2 * strip + (taps + 2 * ROWS) * size
+                result = plane + (sums.whole(H) + 2 * halo) * wide
+                own = result + sums.whole(H) * sums.whole(W)
+                sums.clear(scratch, plane, result - plane)
+                weighed = -1
                 for item in range(task * each,
                                   ti.min(items, task * each + each)):
                     c = item // images
                     # The last vector reaches back into the one before.
                     channel = ti.min(c * lanes, C - lanes)
+                    if c != weighed:
+                        weighed = c
+                        frm, each_of = channel * places * taps, places * taps
+                        if wanted & 1:
+                            sums.weigh(strip_v, frm, places, each_of, taps, 1,
+                                       scratch, weights)
+                        if wanted & 2:
+                            sums.weigh(small, channel * taps * taps, taps,
+                                       taps * taps, taps, 1, scratch,
+                                       weights + 2 * strip)
+                        if wanted & 4:
+                            sums.weigh(strip_h, frm, places, each_of, 1,
+                                       places, scratch, weights + strip)
                     base = (item % images * C + channel) * quads
+                    to = plane + halo * wide + halo
+                    r, i = 0, 0
                     for q in range(quads):
-                        x0, x1, x2, x3 = move.gather(x, base + q, places_of,
-                                                     0, one)
-                        to = given + 4 * q
-                        scratch[to], scratch[to + 1] = x0, x1
-                        scratch[to + 2], scratch[to + 3] = x2, x3
-                    at = c * (2 * places + taps + 3)
-                    sums.clear(scratch, own, H)
-                    if wanted & 1:
-                        sums.convolve(
-                            floats, given * lanes, lanes, scratch, result, 1,
-                            H, W, False, weights, at * size, places, before,
-                            scratch, own, vec(0.0), False)
-                        turned(scratch, result, quads, out_v, base,
-                               places_of, one)
-                    at += places + 1
-                    if wanted & 2:
-                        sums.convolve(
-                            floats, given * lanes, lanes, scratch, result, 1,
-                            H, W, False, weights, at * size, taps, halo,
-                            scratch, own, vec(0.0), False)
-                        turned(scratch, result, quads, out_i, base,
-                               places_of, one)
-                    at += taps + 1
-                    if wanted & 4:
-                        sums.clear(scratch, own, W)
-                        sums.convolve(
-                            floats, given * lanes, lanes, scratch, result, 1,
-                            H, W, True, weights, at * size, places, before,
-                            scratch, own, vec(0.0), False)
-                        turned(scratch, result, quads, out_h, base,
-                               places_of, one)
+                        given = move.gather(x, base + q, places_of, 0, factor)
+                        for j in ti.static(range(4)):
+                            scratch[(to + r * wide + i) & INDEX] = given[j]
+                            i += 1
+                            if i == W:
+                                r, i = r + 1, 0
+                    for which in range(3):
+                        if (wanted >> which) & 1:
+                            count, first = places, before
+                            turned, of = 0, 0
+                            if which == 1:
+                                count, first, of = taps, halo, 2 * strip
+                            if which == 2:
+                                turned, of = 1, strip
+                            sums.convolve(
+                                scratch, plane, turned, H, W, weights + of,
+                                count, first, result, own, one, False,
+                                scratch, 0, 0, vec(0.0))
+                            if which == 0:
+                                turned_out(scratch, result, sums.whole(W), W,
+                                           quads, out_v, base, places_of,
+                                           factor)
+                            if which == 1:
+                                turned_out(scratch, result, sums.whole(W), W,
+                                           quads, out_i, base, places_of,
+                                           factor)
+                            if which == 2:
+                                turned_out(scratch, result, sums.whole(W), W,
+                                           quads, out_h, base, places_of,
+                                           factor)
 
     return strips_forward

@@ -9,6 +9,7 @@ from .lanes import INDEX, TILE, layout
 __all__ = ['ROWS', 'channel_sums']
 
 # Rows whose sums are kept in registers: a divisor of 224 / 4, 8, 16 and 32.
+# So many zeros stand before and behind a strip.
 ROWS = 7
 
 
@@ -26,67 +27,95 @@ def channel_sums(taps: int, lanes: int) -> SimpleNamespace:
     change = transforms(taps, lanes)
 
     @ti.func
-    def taken(x: ti.template(), line, step, place, across):
-        """A vector beside the line's start; zero outside the image."""
-        inside = ti.min(ti.max(place, 0), across - 1)
-        at = (line + inside * step) & INDEX
-        v = vec([x[at + lane] for lane in ti.static(range(lanes))])
-        return ti.select(inside == place, v, 0.0)
+    def whole(length):
+        """A side of a plane in whole tiles."""
+        return (length + TILE - 1) // TILE * TILE
 
     @ti.func
-    def transform(x: ti.template(), line, step, first, across,
-                  scratch: ti.template(), to):
+    def clear(scratch: ti.template(), first, count):
+        for i in range(count):
+            scratch[(first + i) & INDEX] = vec(0.0)
+
+    @ti.func
+    def weigh(strip: ti.template(), frm, places, per_channel, per_place,
+              per_tap, scratch: ti.template(), to):
+        """``G w`` of each place of a strip, zeros around them."""
+        clear(scratch, to, ROWS * size)
+        for place in range(places):
+            at = frm + place * per_place
+            w0 = vec([strip[at + lane * per_channel]
+                      for lane in ti.static(range(lanes))])
+            w1 = vec([strip[at + lane * per_channel + per_tap]
+                      for lane in ti.static(range(lanes))])
+            w2 = vec([strip[at + lane * per_channel + 2 * per_tap]
+                      for lane in ti.static(range(lanes))])
+            first = (to + (ROWS + place) * size) & INDEX
+            if ti.static(taps == 3):
+                change.put_weights(scratch, (w0, w1, w2), first)
+            else:
+                w3 = vec([strip[at + lane * per_channel + 3 * per_tap]
+                          for lane in ti.static(range(lanes))])
+                w4 = vec([strip[at + lane * per_channel + 4 * per_tap]
+                          for lane in ti.static(range(lanes))])
+                change.put_weights(scratch, (w0, w1, w2, w3, w4), first)
+        clear(scratch, to + (ROWS + places) * size, ROWS * size)
+
+    @ti.func
+    def transform(scratch: ti.template(), frm, step, to):
         """``B x`` of a tile and its neighbours."""
-        x0 = taken(x, line, step, first, across)
-        x1 = taken(x, line, step, first + 1, across)
-        x2 = taken(x, line, step, first + 2, across)
-        x3 = taken(x, line, step, first + 3, across)
-        x4 = taken(x, line, step, first + 4, across)
-        x5 = taken(x, line, step, first + 5, across)
-        if ti.static(halo == 1):
+        x0, x1 = scratch[frm & INDEX], scratch[(frm + step) & INDEX]
+        x2 = scratch[(frm + 2 * step) & INDEX]
+        x3 = scratch[(frm + 3 * step) & INDEX]
+        x4 = scratch[(frm + 4 * step) & INDEX]
+        x5 = scratch[(frm + 5 * step) & INDEX]
+        if ti.static(taps == 3):
             change.put_products(scratch, (x0, x1, x2, x3, x4, x5), to)
         else:
-            x6 = taken(x, line, step, first + 6, across)
-            x7 = taken(x, line, step, first + 7, across)
+            x6 = scratch[(frm + 6 * step) & INDEX]
+            x7 = scratch[(frm + 7 * step) & INDEX]
             change.put_products(scratch, (x0, x1, x2, x3, x4, x5, x6, x7), to)
 
     @ti.func
-    def walk(weights: ti.template(), at, first, last,
-             scratch: ti.template(), rows, to):
-        """Sums of the places ``first..last-1`` over ``ROWS`` rows.
+    def walk(scratch: ti.template(), rows, weights, count, to, one):
+        """What ``count`` rows add to ``ROWS`` sums.
 
-        Two at a time share what they load; behind the last stands a zero.
+        Two rows at a time share what they load; behind the last one stands a
+        zero. ``weights`` is where those of the first row for the last sum
+        are. LLVM must not know ``one``, 1: loops that it can count it
+        unrolls, and then has too few registers.
         """
         for q in range(size):
             a0, a1, a2, a3 = vec(0.0), vec(0.0), vec(0.0), vec(0.0)
             a4, a5, a6 = vec(0.0), vec(0.0), vec(0.0)
-            for pair in range((last - first + 1) // 2):
-                place = first + 2 * pair
-                w = (at + place * size + q) & INDEX
-                u = (rows + place * size + q) & INDEX
-                w0, w1 = weights[w], weights[w + size]
-                v = scratch[u]
-                a0 += w0 * v
-                v = scratch[u + size]
-                a0 += w1 * v
-                a1 += w0 * v
-                v = scratch[u + 2 * size]
-                a1 += w1 * v
-                a2 += w0 * v
-                v = scratch[u + 3 * size]
-                a2 += w1 * v
-                a3 += w0 * v
-                v = scratch[u + 4 * size]
-                a3 += w1 * v
-                a4 += w0 * v
-                v = scratch[u + 5 * size]
-                a4 += w1 * v
-                a5 += w0 * v
-                v = scratch[u + 6 * size]
-                a5 += w1 * v
-                a6 += w0 * v
-                v = scratch[u + 7 * size]
-                a6 += w1 * v
+            row, weight = rows + q, weights + q
+            last = row + count * size
+            while row < last:
+                u, w = row & INDEX, weight & INDEX
+                x0, x1 = scratch[u], scratch[u + size]
+                v = scratch[w]
+                a6 += v * x0
+                v = scratch[w + size]
+                a6 += v * x1
+                a5 += v * x0
+                v = scratch[w + 2 * size]
+                a5 += v * x1
+                a4 += v * x0
+                v = scratch[w + 3 * size]
+                a4 += v * x1
+                a3 += v * x0
+                v = scratch[w + 4 * size]
+                a3 += v * x1
+                a2 += v * x0
+                v = scratch[w + 5 * size]
+                a2 += v * x1
+                a1 += v * x0
+                v = scratch[w + 6 * size]
+                a1 += v * x1
+                a0 += v * x0
+                v = scratch[w + 7 * size]
+                a0 += v * x1
+                row += 2 * size * one
+                weight += 2 * size * one
             out = (to + q) & INDEX
             scratch[out] = a0
             scratch[out + size] = a1
@@ -97,61 +126,70 @@ def channel_sums(taps: int, lanes: int) -> SimpleNamespace:
             scratch[out + 6 * size] = a6
 
     @ti.func
-    def put(out: ti.template(), to, value, bias, add):
-        at = to & INDEX
-        if add:
-            out[at] = out[at] + value  # += would be atomic
-        else:
-            out[at] = value + bias
+    def finish(scratch: ti.template(), y, frm, out: ti.template(), to,
+               offset, there):
+        if there:
+            out[to & INDEX] = y + scratch[frm & INDEX] + offset
 
     @ti.func
-    def store(scratch: ti.template(), frm, out: ti.template(), to, step,
-              there, bias, add):
-        """``A m`` of a row of sums, the part that is in the image."""
-        y0, y1, y2, y3 = change.summed(scratch, frm & INDEX)
-        put(out, to, y0, bias, add)
-        if there > 1:
-            put(out, to + step, y1, bias, add)
-        if there > 2:
-            put(out, to + 2 * step, y2, bias, add)
-        if there > 3:
-            put(out, to + 3 * step, y3, bias, add)
+    def convolve(scratch: ti.template(), plane, turned, height, width,
+                 weights, places, before, sums, own, one,
+                 final: ti.template(), out: ti.template(), out_at, vectors,
+                 offset):
+        """One strip over the pixels of ``plane``, along the columns or, if
+        ``turned``, along the rows.
 
-    @ti.func
-    def clear(scratch: ti.template(), sums, length):
-        """The rows of zeros before and behind those of a direction."""
-        plane = sums + ROWS * size
-        for i in range(ROWS * size):
-            scratch[plane + i] = vec(0.0)
-            scratch[plane + (ROWS + length) * size + i] = vec(0.0)
-
-    @ti.func
-    def convolve(x: ti.template(), x_at, C, out: ti.template(), out_at,
-                 vectors, height, width, across_rows: ti.template(),
-                 weights: ti.template(), at, places, before,
-                 scratch: ti.template(), sums, bias, add):
-        """One strip over a plane of pixels, ``C`` floats apart in ``x`` and
-        ``vectors`` vectors in ``out``.
+        Around these, in :func:`whole` tiles, lies a border of zeros; the
+        result goes to ``sums``. If it is ``final``, what is there and
+        ``offset`` are added to that along the rows, and it goes to ``out``,
+        ``vectors`` a pixel. From ``own`` on there is room for ``ROWS + 1``
+        rows of products and as many as either side has.
         """
-        plane = sums + ROWS * size
-        length, across, along, beside = height, width, width, 1
-        if ti.static(across_rows):
-            length, across, along, beside = width, height, 1, width
+        wide = whole(width)
+        length, across, along, beside = height, width, wide + 2 * halo, 1
+        if turned:
+            length, across, along, beside = width, height, 1, along
+        rows = own + ROWS * size
+        clear(scratch, rows + length * size, size)
         for part in range((across + TILE - 1) // TILE):
             first = part * TILE
+            frm = plane + halo * along + first * beside
             for r in range(length):
-                transform(x, x_at + r * along * C, beside * C, first - halo,
-                          across, scratch,
-                          (plane + (ROWS + r) * size) & INDEX)
+                transform(scratch, frm + r * along, beside,
+                          (rows + r * size) & INDEX)
             for block in range((length + ROWS - 1) // ROWS):
                 top = block * ROWS
-                walk(weights, at, ti.max(before - top - ROWS + 1, 0),
-                     ti.min(before + length - top, places), scratch,
-                     plane + (ROWS + top - before) * size, sums)
+                begin = ti.max(top - before, 0)
+                end = ti.min(top - before + places + ROWS - 1, length)
+                place = begin - top + before  # of the first sum
+                walk(scratch, rows + begin * size,
+                     weights + (place + 1) * size, end - begin, own, one)
                 for r in range(ti.min(ROWS, length - top)):
-                    store(scratch, sums + r * size, out,
-                          out_at + ((top + r) * along +
-                                    first * beside) * vectors,
-                          beside * vectors, across - first, bias, add)
+                    y0, y1, y2, y3 = change.summed(scratch,
+                                                   (own + r * size) & INDEX)
+                    if not turned:
+                        to = (sums + (top + r) * wide + first) & INDEX
+                        scratch[to], scratch[to + 1] = y0, y1
+                        scratch[to + 2], scratch[to + 3] = y2, y3
+                    else:
+                        to = sums + first * wide + top + r
+                        if ti.static(final):
+                            pixel = first * width + top + r
+                            at = out_at + pixel * vectors
+                            step = width * vectors
+                            left = height - first
+                            finish(scratch, y0, to, out, at, offset, True)
+                            finish(scratch, y1, to + wide, out, at + step,
+                                   offset, left > 1)
+                            finish(scratch, y2, to + 2 * wide, out,
+                                   at + 2 * step, offset, left > 2)
+                            finish(scratch, y3, to + 3 * wide, out,
+                                   at + 3 * step, offset, left > 3)
+                        else:
+                            scratch[to & INDEX] = y0
+                            scratch[(to + wide) & INDEX] = y1
+                            scratch[(to + 2 * wide) & INDEX] = y2
+                            scratch[(to + 3 * wide) & INDEX] = y3
 
-    return SimpleNamespace(clear=clear, convolve=convolve)
+    return SimpleNamespace(whole=whole, clear=clear, weigh=weigh,
+                           convolve=convolve)

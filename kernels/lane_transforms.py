@@ -14,7 +14,7 @@ def transforms(taps: int, lanes: int) -> SimpleNamespace:
     import taichi as ti
     types = layout(taps, lanes)
     size, halo, pad, vec = types.size, types.halo, types.pad, types.vec
-    A, _, B = types.matrices
+    A, G, B = types.matrices
     A_T = list(zip(*A, strict=True))
     moves = movers(taps, lanes)
     before, after = moves.before, moves.after
@@ -113,6 +113,11 @@ def transforms(taps: int, lanes: int) -> SimpleNamespace:
         put_rows(scratch, values, ti.static(B), to)
 
     @ti.func
+    def put_weights(scratch: ti.template(), values: ti.template(), to):
+        """``G w`` of one place of a strip."""
+        put_rows(scratch, values, ti.static(G), to)
+
+    @ti.func
     def summed(scratch: ti.template(), at):
         """``A m`` of the products from ``at`` on: a tile's four outputs."""
         m0 = scratch[at]
@@ -146,4 +151,5 @@ def transforms(taps: int, lanes: int) -> SimpleNamespace:
 
     return SimpleNamespace(to_products=to_products, to_spread=to_spread,
                            from_products=from_products,
-                           put_products=put_products, summed=summed)
+                           put_products=put_products,
+                           put_weights=put_weights, summed=summed)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -44,7 +44,6 @@ class _Contents:
         taps (Taps): Lists of these taps.
         kernels (Tensor): Their small kernels, flipped.
         centre (Tensor, optional): ``(C,)``, if there is nothing else.
-        before (int): The first place of a strip sits at ``-before``.
         forms (dict): What runs, by shape and dtype.
     """
 
@@ -54,16 +53,7 @@ class _Contents:
     taps: Taps
     kernels: Tensor
     centre: Tensor | None
-    before: int
     forms: dict = field(default_factory=dict)
-
-    @cached_property
-    def products(self) -> Strips:
-        """The strips as :mod:`shiftwise_mm.kernels.channel_strips` reads
-        them, made when they are first wanted.
-        """
-        with torch.inference_mode(False):
-            return Strips.of(*self.strips, self.before)
 
 
 class StripPair:
@@ -85,9 +75,9 @@ class StripPair:
     Which one runs is measured at the first call of a shape (see
     :func:`~.autotune.set_autotune`), or else follows a rule: the walk where
     so few taps are left that it is faster, else ``'channels'`` on CPUs with
-    AVX2 alone, and ``'strip'``. Strips are looked at once; before any other
-    form runs they are compared with those that were looked at, so that a
-    change in any way is seen.
+    AVX2 alone, and ``'strip'``. Strips are looked at once; before a form runs
+    that reads what was found then, they are compared with those that were
+    looked at, so that a change in any way is seen.
 
     Args:
         spec (ShiftSpec): Sizes ``M`` and ``N``.
@@ -117,7 +107,7 @@ class StripPair:
             return _by_strips(x, weights)  # which counters can see
         contents = self._look(strip_h, strip_v, exactly=False)
         form = self._form(x, weights, contents)
-        if form != 'strip':  # which is right whatever has changed
+        if form not in _READ_STRIPS:
             looked = self._look(strip_h, strip_v, exactly=True)
             if looked is not contents:
                 contents = looked
@@ -196,7 +186,9 @@ def _by_walking(x: Tensor, weights: _Weights, contents: _Contents) -> Tensor:
 def _by_channels(x: Tensor, weights: _Weights,
                  contents: _Contents) -> Tensor:
     given, bias = (t.detach().float() for t in (x, weights.bias))
-    return channel_launch.deployed(given, contents.products, bias).to(x.dtype)
+    strips = Strips.of(weights.strip_h, weights.strip_v,
+                       weights.spec.large_kernel // 2)
+    return channel_launch.deployed(given, strips, bias).to(x.dtype)
 
 
 def _by_scaling(x: Tensor, weights: _Weights, contents: _Contents) -> Tensor:
@@ -204,6 +196,7 @@ def _by_scaling(x: Tensor, weights: _Weights, contents: _Contents) -> Tensor:
                          contents.centre.view(-1, 1, 1))
 
 
+_READ_STRIPS = 'strip', 'channels'  # right whatever has changed
 _RUNS = {'strip': _by_strips, 'fused': _by_walking, 'channels': _by_channels,
          'centre': _by_scaling}
 
@@ -256,8 +249,7 @@ def _look(strip_h: Tensor, strip_v: Tensor, spec: ShiftSpec,
     return _Contents(versions, (strip_h, strip_v),
                      len(number) / (2 * channels * k), taps,
                      kernels.unsqueeze(1).float().contiguous(),
-                     _only_centre(strip_h, strip_v, spec),
-                     spec.large_kernel // 2)
+                     _only_centre(strip_h, strip_v, spec))
 
 
 def _cover(strip: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
