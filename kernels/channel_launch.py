@@ -18,7 +18,7 @@ __all__ = ['Strips', 'reason', 'forward', 'deployed']
 
 
 class Strips(NamedTuple):
-    """Strips as the kernels read them: f32, contiguous, without grad.
+    """Strips as the kernels read them: f32, contiguous.
 
     Attributes:
         h (Tensor): ``(C, 1, N, L)``.
@@ -37,9 +37,9 @@ class Strips(NamedTuple):
     def of(cls, strip_h: Tensor, strip_v: Tensor, before: int,
            small: Tensor | None = None) -> Strips:
         """These kernels on the CPU, copied only if they have to be."""
-        h, v = (t.detach().float().contiguous() for t in (strip_h, strip_v))
-        return cls(h, v, v if small is None else
-                   small.detach().float().contiguous(), before)
+        h, v = strip_h.float().contiguous(), strip_v.float().contiguous()
+        return cls(h, v, v if small is None else small.float().contiguous(),
+                   before)
 
 
 def reason(x: Tensor, taps: int, places: int) -> str | None:
@@ -74,6 +74,7 @@ class _Plan(NamedTuple):
     planes: Tensor  # of the lanes, in quads behind the first
     scratch: int  # floats
     tasks: int
+    kept: launcher.Kept
 
 
 @lru_cache(maxsize=1024)
@@ -95,14 +96,15 @@ def _plan(shape: torch.Size, taps: int, places: int, before: int,
     # planes take 64 MB, or one a thread.
     tasks = min(2 * TASKS * threads, B * vectors, INDEX // (share * width),
                 max(threads, 2**24 // (share * width)))
-    return _Plan(sizes, planes, tasks * share * width, tasks)
+    return _Plan(sizes, planes, tasks * share * width, tasks,
+                 launcher.Kept())
 
 
 def forward(x: Tensor, strips: Strips, outputs: str) -> list[Tensor]:
     """The convolutions with strips.
 
     Args:
-        x (Tensor): f32 ``(B, C, H, W)`` on the CPU, without grad;
+        x (Tensor): f32 ``(B, C, H, W)`` on the CPU;
             ``H * W`` a multiple of 4.
         strips (Strips): The weights.
         outputs (str): Those of ``'vih'`` that are wanted, in this order.
@@ -127,7 +129,7 @@ def forward(x: Tensor, strips: Strips, outputs: str) -> list[Tensor]:
                 *(given.get(name, source) for name in LISTS),
                 strips.v.view(-1), strips.small.view(-1), strips.h.view(-1),
                 plan.planes, plan.sizes, scratch(plan.scratch, width)[0],
-                plan.tasks)
+                plan.tasks, kept=plan.kept)
     return out
 
 
@@ -135,7 +137,7 @@ def deployed(x: Tensor, strips: Strips, bias: Tensor) -> Tensor:
     """The sum of both strips' outputs and a bias.
 
     Args:
-        x (Tensor): f32 ``(B, C, H, W)`` on the CPU, without grad.
+        x (Tensor): f32 ``(B, C, H, W)`` on the CPU.
         strips (Strips): The weights.
         bias (Tensor): f32 ``(C,)``.
 
@@ -154,7 +156,7 @@ def deployed(x: Tensor, strips: Strips, bias: Tensor) -> Tensor:
                 x.permute(0, 2, 3, 1).contiguous().view(-1),
                 out.view(-1, width), strips.v.view(-1), strips.h.view(-1),
                 bias.contiguous(), plan.sizes,
-                scratch(plan.scratch, width)[0], plan.tasks)
+                scratch(plan.scratch, width)[0], plan.tasks, kept=plan.kept)
     if C % width:
         whole = C // width * width
         out = torch.cat([out[..., :whole], out[..., whole - C:]], -1)

@@ -2,18 +2,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor
 
 from . import openmp
 
-__all__ = ['call']
+__all__ = ['Kept', 'call']
 
 _TESTED = (1, 7)  # Taichi's releases whose launches are as below
-_handles: dict = {}  # by kernel: what Taichi compiled, and how it is launched
+_launches: dict = {}  # by kernel: what Taichi compiled, what launches it
 
 
-def call(kernel: Callable, *arguments: Tensor | int) -> None:
+class Kept:
+    """A launch as it was made last, for others that differ in addresses."""
+
+    def __init__(self) -> None:
+        self.function = self.context = self.launch = None
+        self.given: list[int | None] = []
+
+
+def call(kernel: Callable, *arguments: Tensor | int,
+         kept: Kept | None = None) -> None:
     """``kernel(*arguments)``, for kernels whose arguments never change type.
 
     On the CPU, while torch's threads sleep (:func:`.openmp.alone`).
@@ -27,36 +37,52 @@ def call(kernel: Callable, *arguments: Tensor | int) -> None:
     Args:
         kernel (Callable): Decorated by ``ti.kernel``, without templates, its
             arrays of one dimension.
-        arguments (Tensor | int): Contiguous and without grad, on the device
-            of the runtime; ``ti.i32``.
+        arguments (Tensor | int): Contiguous, on the device of the runtime;
+            ``ti.i32``.
+        kept (Kept, optional): Always the same for one kernel and arguments
+            of the same shapes: only new addresses and numbers are handed
+            over. Defaults to None.
     """
     compiled = kernel._primal.compiled_kernels  # emptied by ti.init
     function = next(iter(compiled.values()), None)
-    known, handle = _handles.get(kernel._primal, (None, None))
-    if function is None or function is not known:
-        handle = _handle(compiled)
-        if handle is None:
-            openmp.alone(kernel, *arguments)
+    if kept is None:
+        kept = Kept()
+    if function is None or kept.function is not function:
+        launch = _launch(kernel._primal, function)
+        if launch is None:
+            # To what requires a gradient Taichi gives one.
+            openmp.alone(kernel, *(a.detach() if isinstance(a, Tensor) else a
+                                   for a in arguments))
             return
-        _handles[kernel._primal] = function, handle
-    context = function.make_launch_context()
+        kept.function, kept.launch = function, launch
+        kept.context = function.make_launch_context()
+        kept.given = [None] * len(arguments)
+    context, given = kept.context, kept.given
     for i, argument in enumerate(arguments):
-        if isinstance(argument, int):
-            context.set_arg_int((i, ), argument)
-        else:
+        if type(argument) is int:
+            if argument != given[i]:
+                given[i] = argument
+                context.set_arg_int((i, ), argument)
+            continue
+        address = argument.data_ptr()
+        if address != given[i]:
+            given[i] = address
             context.set_arg_external_array_with_shape(
-                (i, ), argument.data_ptr(), argument.nbytes,
-                argument.shape[:1], 0)
-    from taichi.lang import impl
-    openmp.alone(impl.get_runtime().prog.launch_kernel, handle, context)
+                (i, ), address, argument.nbytes, argument.shape[:1], 0)
+    openmp.alone(kept.launch, context)
 
 
-def _handle(compiled: dict):
-    """What launches the one kernel compiled so far, or None."""
-    import taichi as ti
-    if len(compiled) != 1 or ti.__version__[:2] != _TESTED:
-        return None
-    from taichi.lang import impl
-    program, (function, ) = impl.get_runtime().prog, compiled.values()
-    return program.compile_kernel(program.config(),
-                                  program.get_device_caps(), function)
+def _launch(kernel, function) -> Callable | None:
+    """What launches ``function``, the one compiled so far, or None."""
+    known, launch = _launches.get(kernel, (None, None))
+    if known is None or known is not function:
+        import taichi as ti
+        if len(kernel.compiled_kernels) != 1 or \
+                ti.__version__[:2] != _TESTED:
+            return None
+        from taichi.lang import impl
+        program = impl.get_runtime().prog
+        launch = partial(program.launch_kernel, program.compile_kernel(
+            program.config(), program.get_device_caps(), function))
+        _launches[kernel] = function, launch
+    return launch

@@ -194,9 +194,23 @@ def ensure(device: torch.device) -> None:
             _exit_registered = True
 
 
-@contextlib.contextmanager
-def launching(device: torch.device):
-    """Taichi made ready, and launches of other threads kept out."""
-    with _lock:
-        ensure(device)
-        yield
+class launching:
+    """Taichi made ready, and launches of other threads kept out.
+
+    Args:
+        device (torch.device): Of the tensors; see :func:`ensure`.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def __enter__(self) -> None:
+        _lock.acquire()
+        try:
+            ensure(self._device)
+        except BaseException:
+            _lock.release()
+            raise
+
+    def __exit__(self, *_) -> None:
+        _lock.release()

@@ -30,18 +30,19 @@ def check_mask(mask: Tensor | None, spec: ShiftSpec) -> None:
                          f'{tuple(mask.shape)}')
 
 
-def has_values(tensor: Tensor) -> bool:
+def has_values(*tensors: Tensor) -> bool:
     """Whether values can be looked at, at once and for this call alone.
 
     Not off the CPU, of fake tensors, under ``torch.compile``, tracing and
     export: it would wait for a device, or be a constant in a graph.
     """
     # is_compiling comes first: compilers cannot read all of the others.
-    return not (torch.compiler.is_compiling() or torch.compiler.is_exporting()
-                or torch.jit.is_tracing() or tensor.device.type != 'cpu'
-                or torch._C._len_torch_dispatch_stack()
-                and active_fake_mode() is not None
-                or torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+    if torch.compiler.is_compiling() or torch.compiler.is_exporting() or \
+            torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() \
+            and active_fake_mode() is not None:
+        return False
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    return all([t.is_cpu and not wrapped(t) for t in tensors])
 
 
 def mask_bytes(mask: Tensor) -> bytes | None:

@@ -102,7 +102,7 @@ class StripPair:
         """
         weights = _Weights(strip_h, strip_v, bias, self.spec)
         if torch.is_grad_enabled() or torch.is_autocast_enabled('cpu') \
-                or not (has_values(strip_h) and has_values(x)) \
+                or not has_values(strip_h, x) \
                 or torch._C._len_torch_dispatch_stack():
             return _by_strips(x, weights)  # which counters can see
         contents = self._look(strip_h, strip_v, exactly=False)
@@ -185,10 +185,10 @@ def _by_walking(x: Tensor, weights: _Weights, contents: _Contents) -> Tensor:
 
 def _by_channels(x: Tensor, weights: _Weights,
                  contents: _Contents) -> Tensor:
-    given, bias = (t.detach().float() for t in (x, weights.bias))
     strips = Strips.of(weights.strip_h, weights.strip_v,
                        weights.spec.large_kernel // 2)
-    return channel_launch.deployed(given, strips, bias).to(x.dtype)
+    return channel_launch.deployed(x.float(), strips,
+                                   weights.bias.float()).to(x.dtype)
 
 
 def _by_scaling(x: Tensor, weights: _Weights, contents: _Contents) -> Tensor:

@@ -1,7 +1,9 @@
 """Launches by address against Taichi's own."""
 import torch
+import torch.nn.functional as F
 from helpers import assert_near
-from shiftwise_mm.kernels import fused_launch, launcher
+from shiftwise_mm.kernels import channel_launch, fused_launch, launcher
+from shiftwise_mm.kernels.channel_launch import Strips
 
 from shiftwise_mm.ops import ShiftSpec, shiftwise_conv
 
@@ -22,14 +24,14 @@ def counted(monkeypatch):
     calls = []
     call = launcher.call
 
-    def spy(kernel, *arguments):
+    def spy(kernel, *arguments, **kept):
 
         def usual(*given):
             calls.append(kernel.__name__)
             kernel(*given)
 
         usual._primal = kernel._primal
-        call(usual, *arguments)
+        call(usual, *arguments, **kept)
 
     monkeypatch.setattr(fused_launch.launcher, 'call', spy)
     return calls
@@ -57,7 +59,7 @@ def test_other_releases_are_called_as_usual(monkeypatch):
     import taichi
     expected = run()
     monkeypatch.setattr(taichi, '__version__', (1, 8, 0))
-    monkeypatch.setattr(launcher, '_handles', {})
+    monkeypatch.setattr(launcher, '_launches', {})
     calls = counted(monkeypatch)
     for ours, first in zip(run(), expected, strict=True):
         assert torch.equal(ours, first)
@@ -73,3 +75,32 @@ def test_threads_and_their_number_may_change():
             assert_near(ours, first)
     finally:
         torch.set_num_threads(threads)
+
+
+def test_kept_launches_take_new_tensors_and_runtimes(monkeypatch):
+    import taichi
+    generator = torch.Generator().manual_seed(0)
+    layers = [[torch.randn(*size, generator=generator) for size in
+               ((16, 1, 3, 15), (16, 1, 15, 3), (16, ))] for _ in range(2)]
+    images = [torch.randn(2, 16, 9, 11, generator=generator)
+              for _ in range(2)]
+
+    def outs():
+        with torch.inference_mode():
+            return [channel_launch.deployed(
+                image, Strips.of(strip_h, strip_v, 6), bias)
+                for image in images for strip_h, strip_v, bias in layers]
+
+    expected = [
+        F.conv2d(F.pad(image.double(), (6, 8, 1, 1)), strip_h.double(),
+                 groups=16) +
+        F.conv2d(F.pad(image.double(), (1, 1, 6, 8)), strip_v.double(),
+                 bias.double(), groups=16)
+        for image in images for strip_h, strip_v, bias in layers]
+    outs()
+    calls = counted(monkeypatch)
+    for resets in range(2):
+        for out, wanted in zip(outs() + outs(), expected * 2, strict=True):
+            assert_near(out, wanted)
+        assert calls == ['deployed_strips'] * resets
+        taichi.reset()
