@@ -17,6 +17,13 @@ from .memory import TASKS, scratch, vector_lanes
 __all__ = ['Strips', 'reason', 'forward', 'deployed']
 
 
+def _f32(tensor: Tensor) -> Tensor:
+    """As kernels read it; most are, and calls that change nothing add up."""
+    if tensor.dtype != torch.float32:
+        tensor = tensor.float()
+    return tensor if tensor.is_contiguous() else tensor.contiguous()
+
+
 class Strips(NamedTuple):
     """Strips as the kernels read them: f32, contiguous.
 
@@ -37,9 +44,8 @@ class Strips(NamedTuple):
     def of(cls, strip_h: Tensor, strip_v: Tensor, before: int,
            small: Tensor | None = None) -> Strips:
         """These kernels on the CPU, copied only if they have to be."""
-        h, v = strip_h.float().contiguous(), strip_v.float().contiguous()
-        return cls(h, v, v if small is None else small.float().contiguous(),
-                   before)
+        h, v = _f32(strip_h), _f32(strip_v)
+        return cls(h, v, v if small is None else _f32(small), before)
 
 
 def reason(x: Tensor, taps: int, places: int) -> str | None:
@@ -139,10 +145,10 @@ def deployed(x: Tensor, strips: Strips, bias: Tensor) -> Tensor:
     Args:
         x (Tensor): f32 ``(B, C, H, W)`` on the CPU.
         strips (Strips): The weights.
-        bias (Tensor): f32 ``(C,)``.
+        bias (Tensor): ``(C,)``.
 
     Returns:
-        Tensor: ``(B, C, H, W)`` in ``channels_last``.
+        Tensor: f32 ``(B, C, H, W)`` in ``channels_last``.
     """
     B, C, H, W = x.shape
     width, (taps, places) = vector_lanes(), strips.h.shape[2:]
@@ -155,7 +161,7 @@ def deployed(x: Tensor, strips: Strips, bias: Tensor) -> Tensor:
                 channel_strips.deployed_kernel(taps, width),
                 x.permute(0, 2, 3, 1).contiguous().view(-1),
                 out.view(-1, width), strips.v.view(-1), strips.h.view(-1),
-                bias.contiguous(), plan.sizes,
+                _f32(bias), plan.sizes,
                 scratch(plan.scratch, width)[0], plan.tasks, kept=plan.kept)
     if C % width:
         whole = C // width * width

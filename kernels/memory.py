@@ -1,6 +1,8 @@
 """Memory of the CPU's kernels, and how wide their vectors are."""
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ __all__ = ['TASKS', 'vector_lanes', 'aligned', 'scratch']
 TASKS = 4  # a thread: evens out what other programs take
 
 
+@cache
 def vector_lanes() -> int:
     """Floats in a vector of this CPU: 16 with AVX-512, else 8."""
     capability = torch.backends.cpu.get_cpu_capability()
@@ -31,7 +34,7 @@ def scratch(floats: int, lanes: int) -> tuple[Tensor, Tensor]:
     Kept: fresh memory would cost as much as a small convolution.
     """
     views = _kept.get(lanes)
-    if views is None or len(views[-1]) < floats:
+    if views is None or views[-1].numel() < floats:
         with torch.inference_mode(False):
             memory = aligned(-(-floats // 1024) * 1024, torch.float32)
             views = memory.view(-1, lanes), memory

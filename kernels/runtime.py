@@ -151,6 +151,14 @@ def _close() -> None:
         _import_taichi().reset()
 
 
+def _is_ready(device: torch.device) -> bool:
+    """Whether our runtime for the CPU is there, and ``device`` a CPU."""
+    program = _program()
+    return (program is not None and program is _owned_program
+            and _owned_on_cpu and _owned_threads == torch.get_num_threads()
+            and device.type == 'cpu')
+
+
 def ensure(device: torch.device) -> None:
     """Makes Taichi ready for tensors on ``device``.
 
@@ -163,11 +171,9 @@ def ensure(device: torch.device) -> None:
     """
     global _owned_program, _owned_threads, _owned_on_cpu, _exit_registered
     with _lock:
-        program = _program()
-        if program is not None and program is _owned_program and \
-                device.type == 'cpu' and _owned_on_cpu and \
-                _owned_threads == torch.get_num_threads():
+        if _is_ready(device):
             return  # most calls
+        program = _program()
         why = reason(device)
         if why is not None:
             raise RuntimeError(why)
@@ -207,7 +213,8 @@ class launching:
     def __enter__(self) -> None:
         _lock.acquire()
         try:
-            ensure(self._device)
+            if not _is_ready(self._device):
+                ensure(self._device)
         except BaseException:
             _lock.release()
             raise

@@ -156,8 +156,7 @@ class StripPair:
               exactly: bool) -> _Contents:
         """What the strips hold, looked at again if they have changed."""
         strips, known = (strip_h, strip_v), self._contents
-        versions = tuple(None if t.is_inference() else t._version
-                         for t in strips)
+        versions = _version(strip_h), _version(strip_v)
         if known is None or known.versions != versions or exactly and not all(
                 same_bits(t, old)
                 for t, old in zip(strips, known.strips, strict=True)):
@@ -166,6 +165,11 @@ class StripPair:
                               self.spec, versions)
             self._contents = known
         return known
+
+
+def _version(tensor: Tensor) -> int | None:
+    """How often it was changed in place, as far as torch tells."""
+    return None if tensor.is_inference() else tensor._version
 
 
 def _by_strips(x: Tensor, weights: _Weights,
@@ -187,8 +191,10 @@ def _by_channels(x: Tensor, weights: _Weights,
                  contents: _Contents) -> Tensor:
     strips = Strips.of(weights.strip_h, weights.strip_v,
                        weights.spec.large_kernel // 2)
+    if x.dtype == torch.float32:
+        return channel_launch.deployed(x, strips, weights.bias)
     return channel_launch.deployed(x.float(), strips,
-                                   weights.bias.float()).to(x.dtype)
+                                   weights.bias).to(x.dtype)
 
 
 def _by_scaling(x: Tensor, weights: _Weights, contents: _Contents) -> Tensor:
