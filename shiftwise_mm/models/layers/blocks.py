@@ -6,6 +6,7 @@ import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from shiftwise_mm.ops.gelu_grn import gelu_grn_, gelu_grn_is_faster
 from shiftwise_mm.ops.linear import linear
 
 from .dilated_reparam import DilatedReparamConv2d
@@ -146,9 +147,12 @@ class UniRepBlock(_Block):
         first, grn, second = self.pwconv1[1], self.act[1], self.pwconv2[0]
         plain = torch.jit.is_tracing() or torch.compiler.is_compiling()
         if not plain and not torch.is_grad_enabled():
-            y = linear(self.pwconv1[0](y), first.weight, first.bias,
-                       gelu=True)
-            return self.pwconv2(grn.forward_(y))
+            y = self.pwconv1[0](y)
+            fused = grn.beta is None and gelu_grn_is_faster(
+                y, first.out_features)
+            y = linear(y, first.weight, first.bias, gelu=not fused)
+            return self.pwconv2(gelu_grn_(y, grn.gamma, grn.eps) if fused
+                                else grn.forward_(y))
         y = self.pwconv1(y)
         if plain or self.deploy or not y.requires_grad:
             return self.pwconv2(self.act(y))

@@ -1,0 +1,50 @@
+"""GELU and GRN of a deployed feed-forward part, in inference on CPUs."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from shiftwise_mm.kernels import gelu_grn as kernels
+
+from .capability import has_avx2_only
+from .masks import has_values
+
+__all__ = ['gelu_grn_', 'gelu_grn_is_faster']
+
+_LEAST = 400_000  # elements, as measured
+
+
+def gelu_grn_is_faster(x: Tensor, channels: int) -> bool:
+    """Whether :func:`gelu_grn_` takes what a linear layer with so many
+    outputs makes of ``x``, and is worth its launch here.
+
+    With AVX2 alone: with AVX-512 oneDNN's products have GELU with them.
+    """
+    elements = x.numel() // x.shape[-1] * channels
+    return (has_avx2_only() and elements >= _LEAST
+            and x.dtype == torch.float32 and not torch.is_grad_enabled()
+            and not torch.is_autocast_enabled('cpu') and has_values(x)
+            and not torch._C._len_torch_dispatch_stack()
+            and kernels.reason(elements, channels, x.device) is None)
+
+
+def gelu_grn_(x: Tensor, gamma: Tensor, eps: float) -> Tensor:
+    r"""GELU (exact), then global response normalisation, in place.
+
+    .. math::
+        y = \mathrm{GELU}(x), \quad z_c = y_c \left(1 + \gamma_c
+        \frac{\lVert y_c \rVert_2}{\bar g + \epsilon}\right)
+
+    with the norms over the places of an image, :math:`\bar g` their mean over
+    its channels; without gradients. Source: ConvNeXt V2 (arXiv 2301.00808).
+
+    Args:
+        x (Tensor): float32 ``(B, H, W, C)``, fresh from a linear layer of
+            which :func:`gelu_grn_is_faster` is true.
+        gamma (Tensor): float32, ``C`` elements.
+        eps (float): Added to the mean of the norms.
+
+    Returns:
+        Tensor: ``x``.
+    """
+    return kernels.gelu_grn_(x, gamma, eps)
