@@ -78,6 +78,7 @@ class _Plan(NamedTuple):
     """What a launch needs that does not depend on the tensors."""
     sizes: Tensor
     planes: Tensor  # of the lanes, in quads behind the first
+    taken: Tensor  # which slots of the scratch are in use
     scratch: int  # floats
     tasks: int
     kept: launcher.Kept
@@ -89,20 +90,24 @@ def _plan(shape: torch.Size, taps: int, places: int, before: int,
     """Sizes of a launch; without ``outputs`` of a deployed layer."""
     B, C, H, W = shape
     vectors, share = -(-C // width), _share(H, W, taps, places)
-    numbers = dict(items=B * vectors, images=B, channels=C, height=H, width=W,
+    # A task has one vector of channels, and all images where vectors do.
+    each = -(-B // min(-(-2 * TASKS * threads // vectors), B))
+    tasks = vectors * -(-B // each)
+    # Of large planes 64 MB, or one a thread.
+    slots = min(runtime.threads(), tasks,
+                max(threads, 2**24 // (share * width)))
+    numbers = dict(slots=slots, images=B, channels=C, height=H, width=W,
                    places=places, before=before, share=share,
-                   wanted=sum(1 << LISTS.index(name) for name in outputs))
+                   wanted=sum(1 << LISTS.index(name) for name in outputs),
+                   each=each)
     with torch.inference_mode(False):
         sizes = torch.tensor(
             [numbers[name] for name in channel_strips.SIZES],
             dtype=torch.int32, device='cpu')
         planes = torch.arange(width, dtype=torch.int32,
                               device='cpu') * (H * W // TILE)
-    # Items are few and alike: with as many tasks none waits for two. Large
-    # planes take 64 MB, or one a thread.
-    tasks = min(2 * TASKS * threads, B * vectors, INDEX // (share * width),
-                max(threads, 2**24 // (share * width)))
-    return _Plan(sizes, planes, tasks * share * width, tasks,
+        taken = torch.zeros(slots, dtype=torch.int32, device='cpu')
+    return _Plan(sizes, planes, taken, slots * share * width, tasks,
                  launcher.Kept())
 
 
@@ -134,8 +139,8 @@ def forward(x: Tensor, strips: Strips, outputs: str) -> list[Tensor]:
                 channel_strips.forward_kernel(taps, width), source,
                 *(given.get(name, source) for name in LISTS),
                 strips.v.view(-1), strips.small.view(-1), strips.h.view(-1),
-                plan.planes, plan.sizes, scratch(plan.scratch, width)[0],
-                plan.tasks, kept=plan.kept)
+                plan.planes, plan.sizes, plan.taken,
+                scratch(plan.scratch, width)[0], plan.tasks, kept=plan.kept)
     return out
 
 
@@ -161,7 +166,7 @@ def deployed(x: Tensor, strips: Strips, bias: Tensor) -> Tensor:
                 channel_strips.deployed_kernel(taps, width),
                 x.permute(0, 2, 3, 1).contiguous().view(-1),
                 out.view(-1, width), strips.v.view(-1), strips.h.view(-1),
-                _f32(bias), plan.sizes,
+                _f32(bias), plan.sizes, plan.taken,
                 scratch(plan.scratch, width)[0], plan.tasks, kept=plan.kept)
     if C % width:
         whole = C // width * width

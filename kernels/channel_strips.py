@@ -25,8 +25,8 @@ from .lanes import INDEX, layout, movers
 
 __all__ = ['deployed_kernel', 'forward_kernel', 'SIZES']
 
-SIZES = ('items', 'images', 'channels', 'height', 'width', 'places',
-         'before', 'share', 'wanted')
+SIZES = ('slots', 'images', 'channels', 'height', 'width', 'places',
+         'before', 'share', 'wanted', 'each')
 
 
 @cache
@@ -49,52 +49,56 @@ def deployed_kernel(taps: int, lanes: int):
             strip_v: types.Floats,  # (C, places, N)
             strip_h: types.Floats,  # (C, N, places)
             bias: types.Floats,  # (C,)
-            sizes: types.Ints, scratch: types.Vectors, tasks: ti.i32):
+            sizes: types.Ints, taken: types.Ints, scratch: types.Vectors,
+            tasks: ti.i32):
+        ti.loop_config(serialize=True)
+        for slot in range(sizes[0]):
+            taken[slot] = 0
         # Taichi gives a core at least 512 turns of a loop.
         for turn in range(512 * tasks):
             if (turn & 511) == 0:
                 task = turn >> 9
-                items, images, C = sizes[0], sizes[1], sizes[2]
+                images, C, each = sizes[1], sizes[2], sizes[9]
                 H, W, places, before = sizes[3], sizes[4], sizes[5], sizes[6]
                 vectors = (C + lanes - 1) // lanes
-                each = (items + tasks - 1) // tasks
+                parts = tasks // vectors
                 one = ti.min(tasks, 1)
                 wide = sums.whole(W) + 2 * halo
                 strip = (places + 2 * ROWS) * size
-                weights = task * sizes[7]
+                slot = sums.take(taken, sizes[0])
+                weights = slot * sizes[7]
                 plane = weights + 2 * strip
                 half = plane + (sums.whole(H) + 2 * halo) * wide
                 own = half + sums.whole(H) * sums.whole(W)
                 sums.clear(scratch, plane, half - plane)
-                weighed = -1
-                for item in range(task * each,
-                                  ti.min(items, task * each + each)):
-                    c, pixel = item // images, item % images * H * W
-                    # The last vector reaches back into the one before.
-                    channel = ti.min(c * lanes, C - lanes)
-                    if c != weighed:
-                        weighed = c
-                        frm = channel * places * taps
-                        sums.weigh(strip_v, frm, places, places * taps, taps,
-                                   1, scratch, weights)
-                        sums.weigh(strip_h, frm, places, places * taps, 1,
-                                   places, scratch, weights + strip)
+                # The last vector reaches back into the one before.
+                c = task // parts
+                channel = ti.min(c * lanes, C - lanes)
+                frm = channel * places * taps
+                sums.weigh(strip_v, frm, places, places * taps, taps, 1,
+                           scratch, weights)
+                sums.weigh(strip_h, frm, places, places * taps, 1, places,
+                           scratch, weights + strip)
+                offset = vec([bias[channel + lane]
+                              for lane in ti.static(range(lanes))])
+                first = task % parts * each
+                for image in range(first, ti.min(images, first + each)):
+                    pixel = image * H * W
                     for r in range(H):
-                        frm = (pixel + r * W) * C + channel
+                        source = (pixel + r * W) * C + channel
                         to = plane + (r + halo) * wide + halo
                         for i in range(W):
-                            at = (frm + i * C) & INDEX
+                            at = (source + i * C) & INDEX
                             scratch[(to + i) & INDEX] = vec(
                                 [x[at + lane]
                                  for lane in ti.static(range(lanes))])
-                    offset = vec([bias[channel + lane]
-                                  for lane in ti.static(range(lanes))])
                     for turned in range(2):
                         sums.convolve(
                             scratch, plane, turned, H, W,
                             weights + turned * strip, places, before, half,
                             own, one, True, out, pixel * vectors + c, vectors,
                             offset)
+                ti.atomic_and(taken[slot], 0)
 
     return deployed_strips
 
@@ -142,45 +146,46 @@ def forward_kernel(taps: int, lanes: int):
             small: types.Floats,  # (C, N, N)
             strip_h: types.Floats,  # (C, N, places)
             places_of: types.Ints,  # of the lanes' planes
-            sizes: types.Ints, scratch: types.Vectors, tasks: ti.i32):
+            sizes: types.Ints, taken: types.Ints, scratch: types.Vectors,
+            tasks: ti.i32):
+        ti.loop_config(serialize=True)
+        for slot in range(sizes[0]):
+            taken[slot] = 0
         # Taichi gives a core at least 512 turns of a loop.
         for turn in range(512 * tasks):
             if (turn & 511) == 0:
                 task = turn >> 9
-                items, images, C = sizes[0], sizes[1], sizes[2]
+                images, C, each = sizes[1], sizes[2], sizes[9]
                 H, W, places, before = sizes[3], sizes[4], sizes[5], sizes[6]
                 wanted = sizes[8]
-                each = (items + tasks - 1) // tasks
+                parts = tasks // ((C + lanes - 1) // lanes)
                 quads = H * W // 4
                 one = ti.min(tasks, 1)
                 factor = ti.cast(one, ti.f32)
                 wide = sums.whole(W) + 2 * halo
                 strip = (places + 2 * ROWS) * size
-                weights = task * sizes[7]
+                slot = sums.take(taken, sizes[0])
+                weights = slot * sizes[7]
                 plane = weights + 2 * strip + (taps + 2 * ROWS) * size
                 result = plane + (sums.whole(H) + 2 * halo) * wide
                 own = result + sums.whole(H) * sums.whole(W)
                 sums.clear(scratch, plane, result - plane)
-                weighed = -1
-                for item in range(task * each,
-                                  ti.min(items, task * each + each)):
-                    c = item // images
-                    # The last vector reaches back into the one before.
-                    channel = ti.min(c * lanes, C - lanes)
-                    if c != weighed:
-                        weighed = c
-                        frm, each_of = channel * places * taps, places * taps
-                        if wanted & 1:
-                            sums.weigh(strip_v, frm, places, each_of, taps, 1,
-                                       scratch, weights)
-                        if wanted & 2:
-                            sums.weigh(small, channel * taps * taps, taps,
-                                       taps * taps, taps, 1, scratch,
-                                       weights + 2 * strip)
-                        if wanted & 4:
-                            sums.weigh(strip_h, frm, places, each_of, 1,
-                                       places, scratch, weights + strip)
-                    base = (item % images * C + channel) * quads
+                # The last vector reaches back into the one before.
+                channel = ti.min(task // parts * lanes, C - lanes)
+                frm, of_channel = channel * places * taps, places * taps
+                if wanted & 1:
+                    sums.weigh(strip_v, frm, places, of_channel, taps, 1,
+                               scratch, weights)
+                if wanted & 2:
+                    sums.weigh(small, channel * taps * taps, taps,
+                               taps * taps, taps, 1, scratch,
+                               weights + 2 * strip)
+                if wanted & 4:
+                    sums.weigh(strip_h, frm, places, of_channel, 1, places,
+                               scratch, weights + strip)
+                first = task % parts * each
+                for image in range(first, ti.min(images, first + each)):
+                    base = (image * C + channel) * quads
                     to = plane + halo * wide + halo
                     r, i = 0, 0
                     for q in range(quads):
@@ -192,15 +197,15 @@ def forward_kernel(taps: int, lanes: int):
                                 r, i = r + 1, 0
                     for which in range(3):
                         if (wanted >> which) & 1:
-                            count, first = places, before
+                            count, centre = places, before
                             turned, of = 0, 0
                             if which == 1:
-                                count, first, of = taps, halo, 2 * strip
+                                count, centre, of = taps, halo, 2 * strip
                             if which == 2:
                                 turned, of = 1, strip
                             sums.convolve(
                                 scratch, plane, turned, H, W, weights + of,
-                                count, first, result, own, one, False,
+                                count, centre, result, own, one, False,
                                 scratch, 0, 0, vec(0.0))
                             if which == 0:
                                 turned_out(scratch, result, sums.whole(W), W,
@@ -214,5 +219,6 @@ def forward_kernel(taps: int, lanes: int):
                                 turned_out(scratch, result, sums.whole(W), W,
                                            quads, out_h, base, places_of,
                                            factor)
+                ti.atomic_and(taken[slot], 0)
 
     return strips_forward

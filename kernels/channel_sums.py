@@ -32,6 +32,19 @@ def channel_sums(taps: int, lanes: int) -> SimpleNamespace:
         return (length + TILE - 1) // TILE * TILE
 
     @ti.func
+    def take(taken: ti.template(), slots):
+        """The first part of the scratch that no task uses.
+
+        Few are in use at a time, and stay in a cache.
+        """
+        slot, at = -1, 0
+        while slot < 0:
+            if ti.atomic_or(taken[at], 1) == 0:
+                slot = at
+            at = (at + 1) % slots
+        return slot
+
+    @ti.func
     def clear(scratch: ti.template(), first, count):
         for i in range(count):
             scratch[(first + i) & INDEX] = vec(0.0)
@@ -191,5 +204,5 @@ def channel_sums(taps: int, lanes: int) -> SimpleNamespace:
                             scratch[(to + 2 * wide) & INDEX] = y2
                             scratch[(to + 3 * wide) & INDEX] = y3
 
-    return SimpleNamespace(whole=whole, clear=clear, weigh=weigh,
+    return SimpleNamespace(whole=whole, take=take, clear=clear, weigh=weigh,
                            convolve=convolve)

@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 
 __all__ = [
-    'reason', 'vector_reason', 'ensure', 'launching', 'is_foreign', 'on_cpu',
-    'cache_folder'
+    'reason', 'vector_reason', 'threads', 'ensure', 'launching',
+    'is_foreign', 'on_cpu', 'cache_folder'
 ]
 
 _lock = threading.RLock()
@@ -133,16 +133,17 @@ def _kernel_folder() -> str:
     return str(folder)
 
 
-def _threads() -> int:
-    """As many as torch's; where these fill all cores, four times as many.
+def threads() -> int:
+    """How many Taichi gets: torch's, and four times as many where these fill
+    all cores.
 
     Two that wake together often start on one core, and stay there for as
     long as a small launch takes; of eight some move.
     """
-    threads = torch.get_num_threads()
+    torchs = torch.get_num_threads()
     cores = (len(os.sched_getaffinity(0))
              if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1)
-    return threads if threads == 1 or threads < cores else 4 * threads
+    return torchs if torchs == 1 or torchs < cores else 4 * torchs
 
 
 def _close() -> None:
@@ -187,7 +188,7 @@ def ensure(device: torch.device) -> None:
                 arch=ti.cuda if device.type == 'cuda' else ti.cpu,
                 enable_fallback=False,
                 log_level=ti.ERROR,
-                cpu_max_num_threads=_threads(),
+                cpu_max_num_threads=threads(),
                 # The CPU's kernels compute with whole vectors.
                 real_matrix_scalarize=device.type != 'cpu',
                 offline_cache=True,

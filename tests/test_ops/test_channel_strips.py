@@ -228,6 +228,17 @@ def test_results_do_not_depend_on_the_threads():
         assert torch.equal(out, outs[0])
 
 
+def test_tasks_wait_for_the_only_scratch(monkeypatch, poison):
+    case = (3, 40, 9, 11, 15, 3, 6)
+    tensors = make(case)
+    run(case, *tensors)  # Taichi has its threads
+    monkeypatch.setattr(channel_launch.runtime, 'threads', lambda: 1)
+    channel_launch._plan.cache_clear()
+    for _ in range(20):
+        assert_near(run(case, *tensors), expected(case, *tensors))
+    channel_launch._plan.cache_clear()
+
+
 def test_views_that_no_vector_starts_at():
     case = (1, 24, 9, 12, 15, 3, 6)
     x, *weights = make(case)
