@@ -9,13 +9,14 @@ and a bias.
 
 A vector holds a pixel's neighbouring channels. In ``channels_last`` tensors
 are read and written as they lie; else a plane is turned before and after.
-One task takes the images of a few vectors of channels. Of each it goes along
-a direction in *tiles*, ``TILE`` neighbours across it: the short convolution
-of :mod:`cook_toom` across the strip saves half of the products, and along it
-some rows of sums stay in registers (:mod:`channel_sums`). What every strip
-has at a place is walked, zeros too: for few taps that differ from channel to
-channel :mod:`fused` is made. Nothing is added across tasks, so results do not
-depend on the threads.
+One task takes a vector of channels, and some or all images of it. It makes
+the products of both strips, and copies one plane after the other into a
+border of zeros. Along a direction it goes in *tiles*, ``TILE`` neighbours
+across it: the short convolution of :mod:`cook_toom` across the strip saves
+half of the products, and along it some rows of sums stay in registers
+(:mod:`channel_sums`). What every strip has at a place is walked, zeros too:
+for few taps that differ from channel to channel :mod:`fused` is made. Nothing
+is added across tasks, so results do not depend on the threads.
 """
 # No `from __future__ import annotations`: Taichi reads the annotations.
 from functools import cache
@@ -25,6 +26,8 @@ from .lanes import INDEX, layout, movers
 
 __all__ = ['deployed_kernel', 'forward_kernel', 'SIZES']
 
+# ``each``: images of a task; ``slots``: parts of the scratch, each of ``share``
+# vectors; ``wanted``: outputs, a bit each.
 SIZES = ('slots', 'images', 'channels', 'height', 'width', 'places',
          'before', 'share', 'wanted', 'each')
 
