@@ -26,7 +26,7 @@ from .lanes import INDEX, layout, movers
 
 __all__ = ['deployed_kernel', 'forward_kernel', 'SIZES']
 
-# ``each``: images of a task; ``slots``: parts of the scratch, each of ``share``
+# ``each``: images of a task; ``slots``: parts of the scratch of ``share``
 # vectors; ``wanted``: outputs, a bit each.
 SIZES = ('slots', 'images', 'channels', 'height', 'width', 'places',
          'before', 'share', 'wanted', 'each')
