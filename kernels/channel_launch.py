@@ -93,8 +93,8 @@ def _plan(shape: torch.Size, taps: int, places: int, before: int,
     # A task has one vector of channels, and all images where vectors do.
     each = -(-B // min(-(-2 * TASKS * threads // vectors), B))
     tasks = vectors * -(-B // each)
-    # Of large planes 64 MB, or one a thread.
-    slots = min(runtime.threads(), tasks,
+    # Of large planes 64 MB, or one a thread, as far as indices reach.
+    slots = min(runtime.threads(), tasks, INDEX // (share * width),
                 max(threads, 2**24 // (share * width)))
     numbers = dict(slots=slots, images=B, channels=C, height=H, width=W,
                    places=places, before=before, share=share,

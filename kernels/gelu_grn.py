@@ -7,7 +7,7 @@ r"""GELU and global response normalisation in one launch, on the CPU.
 
 with the norms over the places ``p`` of an image and their mean :math:`\bar g`
 over its channels, in place. Two passes over the widest tensor of a block; as
-operators of torch it is four, and seven calls for a few numbers.
+operators of torch it is three, and seven calls for a few numbers.
 """
 # No `from __future__ import annotations`: Taichi reads the annotations.
 from functools import cache, lru_cache
@@ -139,6 +139,8 @@ def reason(elements: int, channels: int, device: torch.device) -> str | None:
         return f'it takes multiples of {lanes} channels, not {channels}'
     if not 0 < elements <= INDEX:
         return f'it takes 1 to {INDEX} elements, not {elements}'
+    if not runtime.on_cpu(device):
+        return 'it is made for the CPU'
     return runtime.vector_reason(device)
 
 
