@@ -14,7 +14,10 @@ from .fused_launch import TAPS
 from .lanes import INDEX, TILE
 from .memory import TASKS, scratch, vector_lanes
 
-__all__ = ['Strips', 'reason', 'forward', 'deployed']
+__all__ = [
+    'Strips', 'Excitation', 'reason', 'excitation_reason', 'forward',
+    'deployed'
+]
 
 
 def _f32(tensor: Tensor) -> Tensor:
@@ -46,6 +49,31 @@ class Strips(NamedTuple):
         """These kernels on the CPU, copied only if they have to be."""
         h, v = _f32(strip_h), _f32(strip_v)
         return cls(h, v, v if small is None else _f32(small), before)
+
+
+class Excitation(NamedTuple):
+    """A layer of squeeze and excitation as the kernels read it.
+
+    Attributes:
+        down (Tensor): ``(hidden, C)``.
+        down_bias (Tensor): ``(hidden,)``.
+        up (Tensor): ``(C, hidden)``.
+        up_bias (Tensor): ``(C,)``.
+    """
+
+    down: Tensor
+    down_bias: Tensor
+    up: Tensor
+    up_bias: Tensor
+
+
+def excitation_reason(channels: int, hidden: int) -> str | None:
+    """Why the kernel cannot do this excitation as well, or None."""
+    lanes = vector_lanes()
+    if channels % lanes or hidden < lanes:
+        return (f'it takes multiples of {lanes} channels and {lanes} hidden '
+                f'ones at least, not {channels} and {hidden}')
+    return None
 
 
 def reason(x: Tensor, taps: int, places: int) -> str | None:
@@ -82,12 +110,16 @@ class _Plan(NamedTuple):
     scratch: int  # floats
     tasks: int
     kept: launcher.Kept
+    means: Tensor  # and what else an excitation needs, if there is one
+    room: Tensor
 
 
 @lru_cache(maxsize=1024)
 def _plan(shape: torch.Size, taps: int, places: int, before: int,
-          outputs: str, threads: int, width: int) -> _Plan:
-    """Sizes of a launch; without ``outputs`` of a deployed layer."""
+          outputs: str, threads: int, width: int, hidden: int = 0) -> _Plan:
+    """Sizes of a launch; without ``outputs`` of a deployed layer, which has an
+    excitation if anything is ``hidden``.
+    """
     B, C, H, W = shape
     vectors, share = -(-C // width), _share(H, W, taps, places)
     # A task has one vector of channels, and all images where vectors do.
@@ -96,10 +128,13 @@ def _plan(shape: torch.Size, taps: int, places: int, before: int,
     # Of large planes 64 MB, or one a thread, as far as indices reach.
     slots = min(runtime.threads(), tasks, INDEX // (share * width),
                 max(threads, 2**24 // (share * width)))
+    parts = 0
+    if hidden:  # each part makes the factors of its image anew
+        parts = max(min(-(-TASKS * threads // B), H * W // (2 * hidden)), 1)
     numbers = dict(slots=slots, images=B, channels=C, height=H, width=W,
                    places=places, before=before, share=share,
                    wanted=sum(1 << LISTS.index(name) for name in outputs),
-                   each=each)
+                   each=each, hidden=hidden, parts=parts)
     with torch.inference_mode(False):
         sizes = torch.tensor(
             [numbers[name] for name in channel_strips.SIZES],
@@ -107,8 +142,10 @@ def _plan(shape: torch.Size, taps: int, places: int, before: int,
         planes = torch.arange(width, dtype=torch.int32,
                               device='cpu') * (H * W // TILE)
         taken = torch.zeros(slots, dtype=torch.int32, device='cpu')
+        means = torch.empty(B * C if hidden else 0, device='cpu')
+        room = torch.empty(B * parts * (2 * hidden + C), device='cpu')
     return _Plan(sizes, planes, taken, slots * share * width, tasks,
-                 launcher.Kept())
+                 launcher.Kept(), means, room)
 
 
 def forward(x: Tensor, strips: Strips, outputs: str) -> list[Tensor]:
@@ -144,13 +181,16 @@ def forward(x: Tensor, strips: Strips, outputs: str) -> list[Tensor]:
     return out
 
 
-def deployed(x: Tensor, strips: Strips, bias: Tensor) -> Tensor:
+def deployed(x: Tensor, strips: Strips, bias: Tensor,
+             excitation: Excitation | None = None) -> Tensor:
     """The sum of both strips' outputs and a bias.
 
     Args:
         x (Tensor): f32 ``(B, C, H, W)`` on the CPU.
         strips (Strips): The weights.
         bias (Tensor): ``(C,)``.
+        excitation (Excitation, optional): What follows; see
+            :func:`excitation_reason`. Defaults to None.
 
     Returns:
         Tensor: f32 ``(B, C, H, W)`` in ``channels_last``.
@@ -159,14 +199,20 @@ def deployed(x: Tensor, strips: Strips, bias: Tensor) -> Tensor:
     width, (taps, places) = vector_lanes(), strips.h.shape[2:]
     out = x.new_empty(B, H, W, -(-C // width) * width)
     if x.numel():
+        bias, hidden = _f32(bias), 0
+        down = down_bias = up = up_bias = bias
+        if excitation is not None:
+            down, down_bias, up, up_bias = map(_f32, excitation)
+            hidden = len(down)
         plan = _plan(x.shape, taps, places, strips.before, '',
-                     torch.get_num_threads(), width)
+                     torch.get_num_threads(), width, hidden)
         with runtime.launching(x.device):
             launcher.call(
-                channel_strips.deployed_kernel(taps, width),
+                channel_strips.deployed_kernel(taps, width, hidden > 0),
                 x.permute(0, 2, 3, 1).contiguous().view(-1),
                 out.view(-1, width), strips.v.view(-1), strips.h.view(-1),
-                _f32(bias), plan.sizes, plan.taken,
+                bias, down.view(-1), down_bias, up.view(-1), up_bias,
+                plan.means, plan.room, plan.sizes, plan.taken,
                 scratch(plan.scratch, width)[0], plan.tasks, kept=plan.kept)
     if C % width:
         whole = C // width * width

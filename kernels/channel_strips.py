@@ -5,7 +5,8 @@ r"""Strips run whole, a lane a channel, on the CPU; without gradients.
 
 :math:`out_H` is its transpose, and :math:`out_I` has a strip of ``N`` places
 with ``p = N // 2``. A deployed layer has one output, :math:`out_V + out_H`
-and a bias.
+and a bias; what it returns may go through squeeze and excitation
+(:mod:`excitation`) in the same launch.
 
 A vector holds a pixel's neighbouring channels. In ``channels_last`` tensors
 are read and written as they lie; else a plane is turned before and after.
@@ -22,28 +23,32 @@ is added across tasks, so results do not depend on the threads.
 from functools import cache
 
 from .channel_sums import ROWS, channel_sums
+from .excitation import excitation
 from .lanes import INDEX, layout, movers
 
 __all__ = ['deployed_kernel', 'forward_kernel', 'SIZES']
 
 # ``each``: images of a task; ``slots``: parts of the scratch of ``share``
-# vectors; ``wanted``: outputs, a bit each.
+# vectors; ``wanted``: outputs, a bit each; ``hidden``: of the excitation, for
+# which an image has so many ``parts``.
 SIZES = ('slots', 'images', 'channels', 'height', 'width', 'places',
-         'before', 'share', 'wanted', 'each')
+         'before', 'share', 'wanted', 'each', 'hidden', 'parts')
 
 
 @cache
-def deployed_kernel(taps: int, lanes: int):
+def deployed_kernel(taps: int, lanes: int, excited: bool):
     """Compiles the kernel of a deployed layer, for ``channels_last``.
 
     Args:
         taps (int): ``N``, 3 or 5.
         lanes (int): Vector width, 8 or 16.
+        excited (bool): Whether squeeze and excitation follows. If not, the
+            arguments from ``down`` to ``room`` are not read.
     """
     import taichi as ti
     types = layout(taps, lanes)
     size, halo, vec = types.size, types.halo, types.vec
-    sums = channel_sums(taps, lanes)
+    sums, excite = channel_sums(taps, lanes), excitation(lanes)
 
     @ti.kernel
     def deployed_strips(
@@ -52,6 +57,12 @@ def deployed_kernel(taps: int, lanes: int):
             strip_v: types.Floats,  # (C, places, N)
             strip_h: types.Floats,  # (C, N, places)
             bias: types.Floats,  # (C,)
+            down: types.Floats,  # (hidden, C)
+            down_bias: types.Floats,  # (hidden,)
+            up: types.Floats,  # (C, hidden)
+            up_bias: types.Floats,  # (C,)
+            means: types.Floats,  # (B, C)
+            room: types.Floats,  # (B, parts, 2 * hidden + C)
             sizes: types.Ints, taken: types.Ints, scratch: types.Vectors,
             tasks: ti.i32):
         ti.loop_config(serialize=True)
@@ -95,13 +106,24 @@ def deployed_kernel(taps: int, lanes: int):
                             scratch[(to + i) & INDEX] = vec(
                                 [x[at + lane]
                                  for lane in ti.static(range(lanes))])
+                    total = vec(0.0)
                     for turned in range(2):
-                        sums.convolve(
+                        total = sums.convolve(
                             scratch, plane, turned, H, W,
                             weights + turned * strip, places, before, half,
                             own, one, True, out, pixel * vectors + c, vectors,
                             offset)
+                    if ti.static(excited):
+                        total *= 1.0 / (H * W)
+                        for lane in ti.static(range(lanes)):
+                            means[image * C + channel + lane] = total[lane]
                 ti.atomic_and(taken[slot], 0)
+        if ti.static(excited):
+            for turn in range(512 * sizes[1] * sizes[11]):
+                if (turn & 511) == 0:
+                    excite(turn >> 9, means, down, down_bias, up, up_bias,
+                           room, out, sizes[2], sizes[10],
+                           sizes[3] * sizes[4], sizes[11])
 
     return deployed_strips
 

@@ -141,8 +141,12 @@ def channel_sums(taps: int, lanes: int) -> SimpleNamespace:
     @ti.func
     def finish(scratch: ti.template(), y, frm, out: ti.template(), to,
                offset, there):
+        """Writes a pixel, and returns it; zero if it is not there."""
+        pixel = vec(0.0)
         if there:
-            out[to & INDEX] = y + scratch[frm & INDEX] + offset
+            pixel = y + scratch[frm & INDEX] + offset
+            out[to & INDEX] = pixel
+        return pixel
 
     @ti.func
     def convolve(scratch: ti.template(), plane, turned, height, width,
@@ -157,6 +161,8 @@ def channel_sums(taps: int, lanes: int) -> SimpleNamespace:
         ``offset`` are added to that along the rows, and it goes to ``out``,
         ``vectors`` a pixel. From ``own`` on there is room for ``ROWS + 1``
         rows of products and as many as either side has.
+
+        Returns the sum of what went to ``out``.
         """
         wide = whole(width)
         length, across, along, beside = height, width, wide + 2 * halo, 1
@@ -164,8 +170,10 @@ def channel_sums(taps: int, lanes: int) -> SimpleNamespace:
             length, across, along, beside = width, height, 1, along
         rows = own + ROWS * size
         clear(scratch, rows + length * size, size)
+        total = vec(0.0)
         for part in range((across + TILE - 1) // TILE):
             first = part * TILE
+            of_part = vec(0.0)  # sums of fewer are more exact
             frm = plane + halo * along + first * beside
             for r in range(length):
                 transform(scratch, frm + r * along, beside,
@@ -191,18 +199,21 @@ def channel_sums(taps: int, lanes: int) -> SimpleNamespace:
                             at = out_at + pixel * vectors
                             step = width * vectors
                             left = height - first
-                            finish(scratch, y0, to, out, at, offset, True)
-                            finish(scratch, y1, to + wide, out, at + step,
-                                   offset, left > 1)
-                            finish(scratch, y2, to + 2 * wide, out,
-                                   at + 2 * step, offset, left > 2)
-                            finish(scratch, y3, to + 3 * wide, out,
-                                   at + 3 * step, offset, left > 3)
+                            of_part += finish(scratch, y0, to, out, at, offset,
+                                              True)
+                            of_part += finish(scratch, y1, to + wide, out,
+                                              at + step, offset, left > 1)
+                            of_part += finish(scratch, y2, to + 2 * wide, out,
+                                              at + 2 * step, offset, left > 2)
+                            of_part += finish(scratch, y3, to + 3 * wide, out,
+                                              at + 3 * step, offset, left > 3)
                         else:
                             scratch[to & INDEX] = y0
                             scratch[(to + wide) & INDEX] = y1
                             scratch[(to + 2 * wide) & INDEX] = y2
                             scratch[(to + 3 * wide) & INDEX] = y3
+            total += of_part
+        return total
 
     return SimpleNamespace(whole=whole, take=take, clear=clear, weigh=weigh,
                            convolve=convolve)

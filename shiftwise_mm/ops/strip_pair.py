@@ -16,6 +16,7 @@ from shiftwise_mm.kernels.fused_launch import Taps
 
 from . import autotune
 from .capability import has_avx2_only
+from .excitation import Excitation, excite
 from .fused import fused_reason
 from .masks import has_values
 from .same_bits import same_bits
@@ -88,7 +89,7 @@ class StripPair:
         self._contents: _Contents | None = None
 
     def __call__(self, x: Tensor, strip_h: Tensor, strip_v: Tensor,
-                 bias: Tensor) -> Tensor:
+                 bias: Tensor, excitation: Excitation | None = None) -> Tensor:
         """The deployed layer.
 
         Args:
@@ -96,6 +97,8 @@ class StripPair:
             strip_h (Tensor): ``(C, 1, N, L)``, column 0 at ``-(M // 2)``.
             strip_v (Tensor): ``(C, 1, L, N)``, likewise.
             bias (Tensor): ``(C,)``.
+            excitation (Excitation, optional): Squeeze and excitation that
+                follows. Defaults to None.
 
         Returns:
             Tensor: ``(B, C, H, W)``.
@@ -104,7 +107,8 @@ class StripPair:
         if torch.is_grad_enabled() or torch.is_autocast_enabled('cpu') \
                 or not has_values(strip_h, x) \
                 or torch._C._len_torch_dispatch_stack():
-            return _by_strips(x, weights)  # which counters can see
+            # Which counters can see.
+            return _excited(_by_strips(x, weights), excitation)
         contents = self._look(strip_h, strip_v, exactly=False)
         form = self._form(x, weights, contents)
         if form not in _READ_STRIPS:
@@ -112,7 +116,9 @@ class StripPair:
             if looked is not contents:
                 contents = looked
                 form = self._form(x, weights, contents)
-        return _RUNS[form](x, weights, contents)
+        if form == 'channels' and _fits(excitation, x):
+            return _by_channels(x, weights, contents, excitation)
+        return _excited(_RUNS[form](x, weights, contents), excitation)
 
     def _form(self, x: Tensor, weights: _Weights, contents: _Contents) -> str:
         """What to run, a key of :data:`_RUNS`."""
@@ -187,14 +193,25 @@ def _by_walking(x: Tensor, weights: _Weights, contents: _Contents) -> Tensor:
     return out.contiguous(memory_format=torch.channels_last)
 
 
-def _by_channels(x: Tensor, weights: _Weights,
-                 contents: _Contents) -> Tensor:
+def _by_channels(x: Tensor, weights: _Weights, contents: _Contents,
+                 excitation: Excitation | None = None) -> Tensor:
     strips = Strips.of(weights.strip_h, weights.strip_v,
                        weights.spec.large_kernel // 2)
     if x.dtype == torch.float32:
-        return channel_launch.deployed(x, strips, weights.bias)
-    return channel_launch.deployed(x.float(), strips,
-                                   weights.bias).to(x.dtype)
+        return channel_launch.deployed(x, strips, weights.bias, excitation)
+    return channel_launch.deployed(x.float(), strips, weights.bias,
+                                   excitation).to(x.dtype)
+
+
+def _fits(excitation: Excitation | None, x: Tensor) -> bool:
+    """Whether the kernel of ``'channels'`` does it as well."""
+    return excitation is not None and has_values(*excitation) and \
+        channel_launch.excitation_reason(x.shape[1],
+                                         len(excitation.down)) is None
+
+
+def _excited(out: Tensor, excitation: Excitation | None) -> Tensor:
+    return out if excitation is None else excite(out, excitation)
 
 
 def _by_scaling(x: Tensor, weights: _Weights, contents: _Contents) -> Tensor:

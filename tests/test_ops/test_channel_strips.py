@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from helpers import assert_near, record_forms
 from shiftwise_mm.kernels import channel_launch, memory
-from shiftwise_mm.kernels.channel_launch import Strips
+from shiftwise_mm.kernels.channel_launch import Excitation, Strips
 from torch.utils.flop_counter import FlopCounterMode
 
 from shiftwise_mm.ops import (
@@ -73,6 +73,81 @@ def test_vectors_of_the_other_width(case, poison, monkeypatch):
     monkeypatch.setattr(channel_launch, 'vector_lanes', lambda: other)
     tensors = make(case)
     assert_near(run(case, *tensors), expected(case, *tensors))
+
+
+# With hidden channels that fill one vector, or several and a part.
+EXCITED = [((2, 16, 11, 17, 15, 3, 6), 8), ((3, 32, 24, 5, 55, 5, 25), 21),
+           ((1, 48, 1, 1, 13, 3, 6), 12), ((5, 96, 7, 9, 15, 3, 6), 24),
+           ((2, 64, 3, 70, 5, 5, 2), 40), ((0, 16, 7, 9, 15, 3, 6), 8)]
+
+
+def excitation(channels, hidden):
+    generator = torch.Generator().manual_seed(hidden)
+    return Excitation(*(
+        torch.randn(*shape, generator=generator) / shape[-1]**.5 for shape in (
+            (hidden, channels), (hidden, ), (channels, hidden), (channels, ))))
+
+
+def run_excited(case, tensors, weights):
+    x, strip_h, strip_v, bias = tensors
+    return channel_launch.deployed(x, Strips.of(strip_h, strip_v, case[-1]),
+                                   bias, weights)
+
+
+def expect_excited(case, tensors, weights):
+    out = expected(case, *tensors)
+    down, down_bias, up, up_bias = (t.double() for t in weights)
+    hidden = (out.mean((2, 3)) @ down.T + down_bias).relu()
+    return out * (hidden @ up.T + up_bias).sigmoid()[:, :, None, None]
+
+
+@pytest.mark.parametrize('width', [8, 16])
+@pytest.mark.parametrize('case, hidden', EXCITED, ids=str)
+def test_squeeze_and_excitation(case, hidden, width, poison, monkeypatch):
+    monkeypatch.setattr(channel_launch, 'vector_lanes', lambda: width)
+    tensors, weights = make(case), excitation(case[1], max(hidden, width))
+    assert channel_launch.excitation_reason(case[1], max(hidden,
+                                                         width)) is None
+    for _ in range(2):
+        out = run_excited(case, tensors, weights)
+        if out.numel():
+            assert_near(out, expect_excited(case, tensors, weights))
+            plain = run(case, *tensors)  # by another kernel
+            assert_near(plain, expected(case, *tensors))
+        # What is kept between launches is not read.
+        tensors[0], weights = 2 * tensors[0], Excitation(
+            *(-t for t in weights))
+
+
+def test_excitation_of_what_is_not_finite():
+    case, hidden = EXCITED[3]
+    tensors, weights = make(case), excitation(case[1], hidden)
+    tensors[0][1, 5, 3, 3] = float('nan')
+    out = run_excited(case, tensors, weights)
+    assert out[1].isnan().all()
+    clean = [0, 2, 3, 4]
+    assert_near(out[clean], expect_excited(case, tensors, weights)[clean])
+
+
+def test_excitation_does_not_depend_on_the_threads():
+    case, hidden = EXCITED[3]
+    tensors, weights = make(case), excitation(case[1], hidden)
+    threads = torch.get_num_threads()
+    outs = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            outs.append(run_excited(case, tensors, weights))
+    finally:
+        torch.set_num_threads(threads)
+    for out in outs[1:]:
+        assert torch.equal(out, outs[0])
+
+
+@pytest.mark.parametrize('channels, hidden', [(20, 16), (32, 7)])
+def test_why_it_cannot_excite(channels, hidden):
+    words = channel_launch.excitation_reason(channels, hidden)
+    assert words.endswith(f'not {channels} and {hidden}')
 
 
 # (B, C, H, W, M, N, R)

@@ -43,6 +43,20 @@ def test_against_double_precision(shape, width, poison, monkeypatch):
     assert_near(again, expected(2 * x, -gamma, eps))
 
 
+@pytest.mark.parametrize('patience', [0, 1])
+def test_what_is_put_off_is_done(patience, poison, monkeypatch):
+    monkeypatch.setattr(kernels, 'PATIENCE', patience)
+    kernels._kernel.cache_clear()
+    try:
+        for shape in SHAPES:
+            x, gamma = make(shape)
+            for _ in range(3):
+                assert_near(kernels.gelu_grn_(x.clone(), gamma, 1e-6),
+                            expected(x, gamma, 1e-6))
+    finally:
+        kernels._kernel.cache_clear()
+
+
 def test_gelu_alone():
     values = torch.cat([torch.linspace(-9, 9, 180_001),
                         torch.tensor([0., -0., 1e4, -1e4, 1e15, -1e15])])

@@ -83,6 +83,11 @@ class _Block(BaseModule):
         raise NotImplementedError
 
 
+def _is_read() -> bool:
+    """Whether a trace or compiler follows, and wants operators of torch's."""
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()
+
+
 class UniRepBlock(_Block):
     r"""Residual block of the unirep style (UniRepLKNet, ``ShiftWise_v2``).
 
@@ -129,11 +134,18 @@ class UniRepBlock(_Block):
             self.pwconv2.append(build_norm(norm_cfg, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.se(self.norm(self.mixer(x)))
-        y = self._feed_forward(y)
+        y = self._feed_forward(self._mix(x))
         if self.gamma is not None:
             y = y * self.gamma.view(-1, 1, 1)
         return x + self.drop_path(y)
+
+    def _mix(self, x: Tensor) -> Tensor:
+        """``se(norm(mixer(x)))``; deployed shift-wise layers take SE in."""
+        mixer = self.mixer
+        if self.deploy and isinstance(mixer, ShiftWiseConv2d) and not (
+                torch.is_grad_enabled() or _is_read()):
+            return mixer(x, self.se)
+        return self.se(self.norm(mixer(x)))
 
     def _read_in_order(self, back: Tensor) -> None:
         down, up, linear = self.se.down, self.se.up, self.pwconv1[1]
@@ -145,7 +157,7 @@ class UniRepBlock(_Block):
     def _feed_forward(self, y: Tensor) -> Tensor:
         """``pwconv2(act(pwconv1(y)))`` with as few wide tensors as can be."""
         first, grn, second = self.pwconv1[1], self.act[1], self.pwconv2[0]
-        plain = torch.jit.is_tracing() or torch.compiler.is_compiling()
+        plain = _is_read()
         if not plain and not torch.is_grad_enabled():
             y = self.pwconv1[0](y)
             fused = grn.beta is None and gelu_grn_is_faster(

@@ -6,6 +6,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from shiftwise_mm.ops.excitation import Excitation, excite
+
 __all__ = [
     'LayerNorm2d', 'GRN', 'SEModule', 'NCHWtoNHWC', 'NHWCtoNCHW',
     'channel_norms'
@@ -120,16 +122,13 @@ class SEModule(nn.Module):
         self.down = nn.Conv2d(num_channels, num_hidden, 1)
         self.up = nn.Conv2d(num_hidden, num_channels, 1)
 
+    def weights(self) -> Excitation:
+        """Both convolutions as matrices, which each place goes through."""
+        return Excitation(self.down.weight.flatten(1), self.down.bias,
+                          self.up.weight.flatten(1), self.up.bias)
+
     def forward(self, x: Tensor) -> Tensor:
-        # As matrix products: of one place a convolution takes longer.
-        hidden = F.relu(_pointwise(self.down, x.mean((2, 3))))
-        gate = torch.sigmoid(_pointwise(self.up, hidden))
-        return x * gate[:, :, None, None]
-
-
-def _pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """A 1x1 convolution of one place, ``(B, C)``."""
-    return F.linear(x, conv.weight.flatten(1), conv.bias)
+        return excite(x, self.weights())
 
 
 class NCHWtoNHWC(nn.Module):

@@ -17,6 +17,7 @@ from shiftwise_mm.registry import MODELS
 from .fold import fold_strips
 from .ghost import permute_channels, split_channels
 from .kernel_masks import KernelMasks
+from .norm import SEModule
 from .norm_cfg import build_norm
 
 __all__ = ['ShiftWiseConv2d']
@@ -228,12 +229,31 @@ class ShiftWiseConv2d(KernelMasks, BaseModule):
             return None
         return torch.cat([self.rep_index, self.ghost_index])
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, se: SEModule | None = None) -> Tensor:
+        """The layer, and squeeze and excitation behind it.
+
+        Args:
+            x (Tensor): ``(B, C, H, W)``.
+            se (SEModule, optional): What follows: in the same kernel, where a
+                deployed layer has one. Defaults to None.
+
+        Returns:
+            Tensor: ``(B, C, H, W)``.
+        """
         if self.deploy:
-            out = self._strips(x, self.strip_h.weight, self.strip_v.weight,
-                               self.strip_h.bias)
+            weights = (self.strip_h.weight, self.strip_v.weight,
+                       self.strip_h.bias)
             order = None if self.keeps_order else self._order()
-            return out if order is None else permute_channels(out, order)
+            if order is None:
+                return self._strips(x, *weights,
+                                    None if se is None else se.weights())
+            out = permute_channels(self._strips(x, *weights), order)
+        else:
+            out = self._undeployed(x)
+        return out if se is None else se(out)
+
+    def _undeployed(self, x: Tensor) -> Tensor:
+        """The layer as it is trained."""
         order = self._order()
         rep, ghost = x, None
         if order is not None:

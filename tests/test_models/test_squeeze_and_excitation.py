@@ -1,0 +1,116 @@
+"""Squeeze and excitation that deployed shift-wise layers take in."""
+import copy
+
+import pytest
+import torch
+from helpers import assert_near, randomise_norms
+from shiftwise_mm.kernels import channel_launch
+from torch.utils.flop_counter import FlopCounterMode
+
+from shiftwise_mm.models import ShiftWiseConv2d, ShiftWiseNet
+from shiftwise_mm.models.layers import SEModule
+from shiftwise_mm.ops import capability, strip_pair
+
+# The first stage has too few hidden channels for the kernel.
+ARCH = dict(embed_dims=(16, 64), depths=(1, 2))
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """What each launch of the kernel is given to do behind the strips."""
+    seen, launch = [], channel_launch.deployed
+
+    def spy(x, strips, bias, excitation=None):
+        seen.append(excitation)
+        return launch(x, strips, bias, excitation)
+
+    monkeypatch.setattr(channel_launch, 'deployed', spy)
+    monkeypatch.setattr(capability, 'VECTORS', 'AVX2')
+    return seen
+
+
+def network(**options):
+    torch.manual_seed(0)
+    net = ShiftWiseNet(ARCH, kernel_sizes=(17, 9), layer_scale_init_value=.5,
+                       ghost_ratio=.23, **options)
+    randomise_norms(net)
+    net.eval().switch_to_deploy()
+    return net
+
+
+@pytest.mark.parametrize('small_kernel', [3, 5])
+def test_networks_have_it_done_by_the_kernel(small_kernel, taken):
+    net = network(small_kernel=small_kernel)
+    x = torch.randn(2, 3, 72, 96)
+    wanted = copy.deepcopy(net).double()(x.double())
+    with torch.no_grad():
+        outs = net(x)
+    assert [e is not None for e in taken] == [False, True, True]
+    for out, reference in zip(outs, wanted, strict=True):
+        assert_near(out, reference)
+
+
+def test_a_changed_weight_is_seen(taken):
+    net, x = network(), torch.randn(2, 3, 72, 96)
+    with torch.no_grad():
+        net(x)
+        for module in net.modules():
+            if isinstance(module, SEModule):
+                for parameter in module.parameters():
+                    parameter.data.mul_(-3)
+        out = net(x)[-1]
+    assert any(e is not None for e in taken)
+    assert_near(out, net.double()(x.double())[-1])
+
+
+def test_who_looks_or_differentiates_sees_the_module(taken):
+    net, x, calls = network(), torch.randn(1, 3, 64, 64), []
+    for module in net.modules():
+        if isinstance(module, SEModule):
+            module.register_forward_hook(lambda *_: calls.append(1))
+    net(x)
+    with torch.no_grad():
+        torch.jit.trace(net, x, check_trace=False)
+        torch.compiler.reset()
+        torch.compile(net, backend='eager', fullgraph=True)(x)
+    assert len(calls) >= 6 and not taken
+    with torch.no_grad():
+        with FlopCounterMode(display=False) as counter:
+            net(x)
+        with torch.autocast('cpu', torch.bfloat16):
+            net(x)
+    assert not taken
+    counts = counter.get_flop_counts()['Global']
+    # Both products of each block, of 16 channels, 64 and 64.
+    assert counts[torch.ops.aten.addmm] >= 2 * 2 * (16 * 4 + 2 * 64 * 16)
+
+
+@pytest.mark.parametrize('form', ['strip', 'fused', 'channels'])
+@pytest.mark.parametrize('options', [
+    dict(ghost_ratio=.23), dict(), dict(ghost_ratio=.23, deploy=True)],
+    ids=['ghosts', 'none', 'built deployed'])
+def test_layers_of_every_form(options, form, taken, monkeypatch):
+    torch.manual_seed(0)
+    layer, se = ShiftWiseConv2d(64, kernel_size=13, **options), SEModule(64,
+                                                                        16)
+    randomise_norms(layer)
+    x = torch.randn(2, 64, 32, 40)
+    layer.eval()
+    wanted = se(layer(x)).detach()
+    with torch.no_grad():
+        assert_near(layer(x, se), wanted)
+        layer.switch_to_deploy()
+        monkeypatch.setattr(strip_pair, '_walk_is_worth',
+                            lambda *args: form == 'fused')
+        if form == 'strip':
+            monkeypatch.setattr(capability, 'VECTORS', 'AVX512')
+        assert_near(layer(x, se), wanted)
+        order = layer.keep_order()
+        in_order = wanted if order is None else wanted[:, order.argsort()]
+        back = slice(None) if order is None else order.argsort()
+        se.down.weight.copy_(se.down.weight[:, back])
+        se.up.weight.copy_(se.up.weight[back])
+        se.up.bias.copy_(se.up.bias[back])
+        assert_near(layer(x, se), in_order)
+    if form == 'channels':
+        assert taken[-1] is not None
