@@ -82,9 +82,10 @@ def deployed_kernel(taps: int, lanes: int, excited: bool):
                 slot = sums.take(taken, sizes[0])
                 weights = slot * sizes[7]
                 plane = weights + 2 * strip
-                half = plane + (sums.whole(H) + 2 * halo) * wide
-                own = half + sums.whole(H) * sums.whole(W)
-                sums.clear(scratch, plane, half - plane)
+                result = plane + (sums.whole(H) + 2 * halo) * wide
+                row = sums.whole(W)
+                own = result + sums.whole(H) * row
+                sums.clear(scratch, plane, result - plane)
                 # The last vector reaches back into the one before.
                 c = task // parts
                 channel = ti.min(c * lanes, C - lanes)
@@ -106,13 +107,21 @@ def deployed_kernel(taps: int, lanes: int, excited: bool):
                             scratch[(to + i) & INDEX] = vec(
                                 [x[at + lane]
                                  for lane in ti.static(range(lanes))])
-                    total = vec(0.0)
                     for turned in range(2):
-                        total = sums.convolve(
+                        sums.convolve(
                             scratch, plane, turned, H, W,
-                            weights + turned * strip, places, before, half,
-                            own, one, True, out, pixel * vectors + c, vectors,
-                            offset)
+                            weights + turned * strip, places, before, result,
+                            own, one, turned)
+                    total = vec(0.0)
+                    for r in range(H):
+                        of_row = vec(0.0)  # sums of fewer are more exact
+                        for i in range(W):
+                            at = (result + r * row + i) & INDEX
+                            v = scratch[at] + offset
+                            to = (pixel + r * W + i) * vectors + c
+                            out[to & INDEX] = v
+                            of_row += v
+                        total += of_row
                     if ti.static(excited):
                         total *= 1.0 / (H * W)
                         for lane in ti.static(range(lanes)):
@@ -230,8 +239,7 @@ def forward_kernel(taps: int, lanes: int):
                                 turned, of = 1, strip
                             sums.convolve(
                                 scratch, plane, turned, H, W, weights + of,
-                                count, centre, result, own, one, False,
-                                scratch, 0, 0, vec(0.0))
+                                count, centre, result, own, one, 0)
                             if which == 0:
                                 turned_out(scratch, result, sums.whole(W), W,
                                            quads, out_v, base, places_of,

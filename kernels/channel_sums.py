@@ -139,41 +139,26 @@ def channel_sums(taps: int, lanes: int) -> SimpleNamespace:
             scratch[out + 6 * size] = a6
 
     @ti.func
-    def finish(scratch: ti.template(), y, frm, out: ti.template(), to,
-               offset, there):
-        """Writes a pixel, and returns it; zero if it is not there."""
-        pixel = vec(0.0)
-        if there:
-            pixel = y + scratch[frm & INDEX] + offset
-            out[to & INDEX] = pixel
-        return pixel
-
-    @ti.func
     def convolve(scratch: ti.template(), plane, turned, height, width,
-                 weights, places, before, sums, own, one,
-                 final: ti.template(), out: ti.template(), out_at, vectors,
-                 offset):
+                 weights, places, before, sums, own, one, add):
         """One strip over the pixels of ``plane``, along the columns or, if
         ``turned``, along the rows.
 
         Around these, in :func:`whole` tiles, lies a border of zeros; the
-        result goes to ``sums``. If it is ``final``, what is there and
-        ``offset`` are added to that along the rows, and it goes to ``out``,
-        ``vectors`` a pixel. From ``own`` on there is room for ``ROWS + 1``
-        rows of products and as many as either side has.
-
-        Returns the sum of what went to ``out``.
+        result goes to ``sums``, in whole tiles too, or is added to it. From
+        ``own`` on there is room for ``ROWS + 1`` rows of products and as many
+        as either side has.
         """
         wide = whole(width)
         length, across, along, beside = height, width, wide + 2 * halo, 1
+        to_next, to_beside = wide, 1
         if turned:
             length, across, along, beside = width, height, 1, along
+            to_next, to_beside = 1, wide
         rows = own + ROWS * size
         clear(scratch, rows + length * size, size)
-        total = vec(0.0)
         for part in range((across + TILE - 1) // TILE):
             first = part * TILE
-            of_part = vec(0.0)  # sums of fewer are more exact
             frm = plane + halo * along + first * beside
             for r in range(length):
                 transform(scratch, frm + r * along, beside,
@@ -188,32 +173,15 @@ def channel_sums(taps: int, lanes: int) -> SimpleNamespace:
                 for r in range(ti.min(ROWS, length - top)):
                     y0, y1, y2, y3 = change.summed(scratch,
                                                    (own + r * size) & INDEX)
-                    if not turned:
-                        to = (sums + (top + r) * wide + first) & INDEX
-                        scratch[to], scratch[to + 1] = y0, y1
-                        scratch[to + 2], scratch[to + 3] = y2, y3
-                    else:
-                        to = sums + first * wide + top + r
-                        if ti.static(final):
-                            pixel = first * width + top + r
-                            at = out_at + pixel * vectors
-                            step = width * vectors
-                            left = height - first
-                            of_part += finish(scratch, y0, to, out, at, offset,
-                                              True)
-                            of_part += finish(scratch, y1, to + wide, out,
-                                              at + step, offset, left > 1)
-                            of_part += finish(scratch, y2, to + 2 * wide, out,
-                                              at + 2 * step, offset, left > 2)
-                            of_part += finish(scratch, y3, to + 3 * wide, out,
-                                              at + 3 * step, offset, left > 3)
-                        else:
-                            scratch[to & INDEX] = y0
-                            scratch[(to + wide) & INDEX] = y1
-                            scratch[(to + 2 * wide) & INDEX] = y2
-                            scratch[(to + 3 * wide) & INDEX] = y3
-            total += of_part
-        return total
+                    t0 = sums + (top + r) * to_next + first * to_beside
+                    t0, t1 = t0 & INDEX, (t0 + to_beside) & INDEX
+                    t2 = (t0 + 2 * to_beside) & INDEX
+                    t3 = (t0 + 3 * to_beside) & INDEX
+                    if add:
+                        y0, y1 = y0 + scratch[t0], y1 + scratch[t1]
+                        y2, y3 = y2 + scratch[t2], y3 + scratch[t3]
+                    scratch[t0], scratch[t1] = y0, y1
+                    scratch[t2], scratch[t3] = y2, y3
 
     return SimpleNamespace(whole=whole, take=take, clear=clear, weigh=weigh,
                            convolve=convolve)

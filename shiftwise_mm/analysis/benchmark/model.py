@@ -70,8 +70,8 @@ def run_model(settings: Settings, *, shape: Sequence[int] | None = None,
         settings (Settings): Device, time, rows.
         shape (Sequence[int], optional): ``(H, W)``; by default 224x224 and a
             detector's 800x1344.
-        batch (int, optional): Images; by default 4 and 1 in inference, 8
-            and 2 in training.
+        batch (int, optional): Images; by default 4 in inference and 8 in
+            training, of 800x1344 1 and 2.
         options (dict, optional): Arguments of the networks by family, for
             smaller ones.
 
@@ -80,7 +80,9 @@ def run_model(settings: Settings, *, shape: Sequence[int] | None = None,
         Disagreement: If a composition computes something else than its
             family.
     """
-    sizes = SIZES if shape is None else ((tuple(shape), 4, 8), )
+    sizes = SIZES if shape is None else [
+        row for row in SIZES if row[0] == tuple(shape)
+    ] or [(tuple(shape), 4, 8)]
     with settings.start('model') as (device, peaks, report):
         for size, images, trained in sizes:
             entries = [e for e in select(list(ENTRIES), settings.rows)
