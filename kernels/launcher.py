@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from . import openmp
@@ -18,8 +19,32 @@ class Kept:
     """A launch as it was made last, for others that differ in addresses."""
 
     def __init__(self) -> None:
-        self.function = self.context = self.launch = None
+        self.kernel = self.function = self.context = self.launch = None
         self.given: list[int | None] = []
+        self.sizes: list[tuple[int, torch.Size]] = []  # bytes, shape
+
+    def is_live(self) -> bool:
+        """Whether it was made, and by the runtime that Taichi has now."""
+        return self.function is not None and \
+            self.function is _compiled(self.kernel)
+
+    def again(self, addresses: dict[int, int]) -> None:
+        """Launches with other tensors of the same sizes in these places.
+
+        Only if :meth:`is_live`.
+        """
+        for i, address in addresses.items():
+            if address != self.given[i]:
+                self.given[i] = address
+                self.context.set_arg_external_array_with_shape(
+                    (i, ), address, *self.sizes[i], 0)
+        openmp.alone(self.launch, self.context)
+
+
+def _compiled(kernel: Callable):
+    """What Taichi compiled of it in the runtime that there is, or None."""
+    # Emptied by ti.init.
+    return next(iter(kernel._primal.compiled_kernels.values()), None)
 
 
 def call(kernel: Callable, *arguments: Tensor | int,
@@ -43,8 +68,7 @@ def call(kernel: Callable, *arguments: Tensor | int,
             of the same shapes: only new addresses and numbers are handed
             over. Defaults to None.
     """
-    compiled = kernel._primal.compiled_kernels  # emptied by ti.init
-    function = next(iter(compiled.values()), None)
+    function = _compiled(kernel)
     if kept is None:
         kept = Kept()
     if function is None or kept.function is not function:
@@ -54,9 +78,11 @@ def call(kernel: Callable, *arguments: Tensor | int,
             openmp.alone(kernel, *(a.detach() if isinstance(a, Tensor) else a
                                    for a in arguments))
             return
-        kept.function, kept.launch = function, launch
+        kept.kernel, kept.function, kept.launch = kernel, function, launch
         kept.context = function.make_launch_context()
         kept.given = [None] * len(arguments)
+        kept.sizes = [(a.nbytes, a.shape[:1]) if isinstance(a, Tensor)
+                      else (0, torch.Size()) for a in arguments]
     context, given = kept.context, kept.given
     for i, argument in enumerate(arguments):
         if type(argument) is int:
@@ -68,7 +94,7 @@ def call(kernel: Callable, *arguments: Tensor | int,
         if address != given[i]:
             given[i] = address
             context.set_arg_external_array_with_shape(
-                (i, ), address, argument.nbytes, argument.shape[:1], 0)
+                (i, ), address, *kept.sizes[i], 0)
     openmp.alone(kept.launch, context)
 
 

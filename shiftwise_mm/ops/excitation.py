@@ -26,6 +26,7 @@ def excite(x: Tensor, weights: Excitation) -> Tensor:
         Tensor: ``(B, C, H, W)``.
     """
     # As matrix products: of one place a convolution takes longer.
-    hidden = F.relu(F.linear(x.mean((2, 3)), weights.down, weights.down_bias))
-    gate = torch.sigmoid(F.linear(hidden, weights.up, weights.up_bias))
+    down, down_bias, up, up_bias = weights
+    hidden = F.relu(F.linear(x.mean((2, 3)), down.flatten(1), down_bias))
+    gate = torch.sigmoid(F.linear(hidden, up.flatten(1), up_bias))
     return x * gate[:, :, None, None]

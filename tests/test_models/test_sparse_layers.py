@@ -176,7 +176,7 @@ def no_form(monkeypatch):
     for module, name in ((forms, '_FORMS'), (strip_pair, 'strip_pair_conv'),
                          (fused_launch, 'forward'), (fused_launch, 'backward'),
                          (channel_launch, 'forward'),
-                         (channel_launch, 'deployed')):
+                         (channel_launch, 'Deployed')):
         monkeypatch.setattr(module, name, None)
 
 
@@ -204,8 +204,9 @@ def test_a_layer_without_taps_costs_a_copy(norm_cfg, monkeypatch):
 def count_kernels(monkeypatch):
     """The forms whose kernels are launched from here on."""
     calls = []
-    for form, module, name in (('fused', fused_launch, 'backward'),
-                               ('channels', channel_launch, 'deployed')):
+    for form, module, name in (
+            ('fused', fused_launch, 'backward'),
+            ('channels', channel_launch.Deployed, '__call__')):
         launch = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *args, form=form,
                             launch=launch: calls.append(form) or launch(*args))

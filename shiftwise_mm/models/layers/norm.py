@@ -123,9 +123,9 @@ class SEModule(nn.Module):
         self.up = nn.Conv2d(num_hidden, num_channels, 1)
 
     def weights(self) -> Excitation:
-        """Both convolutions as matrices, which each place goes through."""
-        return Excitation(self.down.weight.flatten(1), self.down.bias,
-                          self.up.weight.flatten(1), self.up.bias)
+        """Parameters of both convolutions."""
+        down, up = self.down, self.up
+        return Excitation(down.weight, down.bias, up.weight, up.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return excite(x, self.weights())

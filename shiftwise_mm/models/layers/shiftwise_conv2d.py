@@ -241,8 +241,8 @@ class ShiftWiseConv2d(KernelMasks, BaseModule):
             Tensor: ``(B, C, H, W)``.
         """
         if self.deploy:
-            weights = (self.strip_h.weight, self.strip_v.weight,
-                       self.strip_h.bias)
+            strip_h = self.strip_h
+            weights = strip_h.weight, self.strip_v.weight, strip_h.bias
             order = None if self.keeps_order else self._order()
             if order is None:
                 return self._strips(x, *weights,
