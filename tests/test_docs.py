@@ -45,16 +45,18 @@ def test_speeds_of_the_readme_are_those_measured():
         named = re.findall(r'\d+\.\d+x', text)
         *networks, least, most = named
         measured = {
-            peer: [row.split(', ') for row in re.findall(
-                rf'^\| {peer} \| [^|]+ \| (\S+x(?:, \S+x)?)', table, re.M)]
+            # What stands in brackets is of others.
+            peer: [re.findall(r'\d+\.\d+x', re.sub(r'\(.*?\)', '', row))
+                   for row in re.findall(
+                       rf'^\| {peer} \| [^|]+ \| ([^|]+)', table, re.M)]
             for peer in ('SW-T inference over UniRepLKNet-T as published',
                          'SW-T inference over SLaK-T as published',
                          'same, over the fastest form in plain torch')}
         uni, slak, operator = measured.values()
         assert len(uni) == len(slak) == 2  # with AVX2, and with AVX-512
         assert networks == uni[1] + slak[1] + uni[0] + slak[0], page
-        forward = operator[0] + operator[2]
-        assert (least, most) == (min(forward), max(forward)), page
+        forward = sorted(operator[0] + operator[2])
+        assert (least, most) == (forward[0], forward[-1]), page
 
 
 def test_the_readme_loads_published_weights(tmp_path):
