@@ -96,7 +96,9 @@ class StripPair:
     * ``'strip'``: :func:`~.strips.strip_pair_conv`, two convolutions, on any
       device, with gradients, in every trace and export.
     * ``'channels'``: whole strips in ``channels_last`` by
-      :mod:`shiftwise_mm.kernels.channel_strips`; for ``N`` of 3 and 5.
+      :mod:`shiftwise_mm.kernels.channel_strips`; for ``N`` of 3 and 5. Squeeze
+      and excitation that follow it does in the same launch, which is kept for
+      the next input of this shape.
     * ``'fused'``: where strips are partly zero, as masks over small kernels
       leave them, the walk of :mod:`shiftwise_mm.kernels.fused` over the
       ``N x N`` kernels that cover what is not zero, both directions added up

@@ -70,6 +70,23 @@ def test_a_changed_weight_is_seen(taken):
     assert_near(out, net.double()(x.double())[-1])
 
 
+def test_another_module_in_its_place_is_called(taken):
+    class Halved(SEModule):
+
+        def forward(self, x):
+            return super().forward(x) / 2
+
+    net, x = network(), torch.randn(1, 3, 64, 64)
+    blocks = [m for m in net.modules() if hasattr(m, 'se')]
+    for block, se in zip(blocks, (torch.nn.Identity(), Halved(64, 16)),
+                         strict=False):
+        block.se = se
+    with torch.no_grad():
+        out = net(x)[-1]
+    assert taken == [False, False, True]
+    assert_near(out, net.double()(x.double())[-1])
+
+
 def test_who_looks_or_differentiates_sees_the_module(taken):
     net, x, calls = network(), torch.randn(1, 3, 64, 64), []
     for module in net.modules():

@@ -141,11 +141,12 @@ class UniRepBlock(_Block):
 
     def _mix(self, x: Tensor) -> Tensor:
         """``se(norm(mixer(x)))``; deployed shift-wise layers take SE in."""
-        mixer = self.mixer
-        if self.deploy and isinstance(mixer, ShiftWiseConv2d) and not (
-                torch.is_grad_enabled() or _is_read()):
-            return mixer(x, self.se)
-        return self.se(self.norm(mixer(x)))
+        mixer, se = self.mixer, self.se
+        if self.deploy and isinstance(mixer, ShiftWiseConv2d) and \
+                type(se) is SEModule and not (
+                    torch.is_grad_enabled() or _is_read()):
+            return mixer(x, se)
+        return se(self.norm(mixer(x)))
 
     def _read_in_order(self, back: Tensor) -> None:
         down, up, linear = self.se.down, self.se.up, self.pwconv1[1]
