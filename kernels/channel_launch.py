@@ -16,7 +16,7 @@ from .memory import TASKS, scratch, vector_lanes
 
 __all__ = [
     'Strips', 'Excitation', 'Deployed', 'reason', 'excitation_reason',
-    'forward', 'deployed'
+    'forward'
 ]
 
 
@@ -179,12 +179,6 @@ def forward(x: Tensor, strips: Strips, outputs: str) -> list[Tensor]:
                 plan.planes, plan.sizes, plan.taken,
                 scratch(plan.scratch, width)[0], plan.tasks, kept=plan.kept)
     return out
-
-
-def deployed(x: Tensor, strips: Strips, bias: Tensor,
-             excitation: Excitation | None = None) -> Tensor:
-    """:class:`Deployed` for one input."""
-    return Deployed(x.shape, strips, bias, excitation)(x)
 
 
 class Deployed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from . import openmp
@@ -21,7 +20,7 @@ class Kept:
     def __init__(self) -> None:
         self.kernel = self.function = self.context = self.launch = None
         self.given: list[int | None] = []
-        self.sizes: list[tuple[int, torch.Size]] = []  # bytes, shape
+        self.sizes: list[tuple | None] = []  # bytes and shape of tensors
 
     def is_live(self) -> bool:
         """Whether it was made, and by the runtime that Taichi has now."""
@@ -34,11 +33,15 @@ class Kept:
         Only if :meth:`is_live`.
         """
         for i, address in addresses.items():
-            if address != self.given[i]:
-                self.given[i] = address
-                self.context.set_arg_external_array_with_shape(
-                    (i, ), address, *self.sizes[i], 0)
+            self.point(i, address)
         openmp.alone(self.launch, self.context)
+
+    def point(self, i: int, address: int) -> None:
+        """Hands over where argument ``i`` lies, if that has changed."""
+        if address != self.given[i]:
+            self.given[i] = address
+            self.context.set_arg_external_array_with_shape(
+                (i, ), address, *self.sizes[i], 0)
 
 
 def _compiled(kernel: Callable):
@@ -82,20 +85,14 @@ def call(kernel: Callable, *arguments: Tensor | int,
         kept.context = function.make_launch_context()
         kept.given = [None] * len(arguments)
         kept.sizes = [(a.nbytes, a.shape[:1]) if isinstance(a, Tensor)
-                      else (0, torch.Size()) for a in arguments]
-    context, given = kept.context, kept.given
+                      else None for a in arguments]
     for i, argument in enumerate(arguments):
-        if type(argument) is int:
-            if argument != given[i]:
-                given[i] = argument
-                context.set_arg_int((i, ), argument)
-            continue
-        address = argument.data_ptr()
-        if address != given[i]:
-            given[i] = address
-            context.set_arg_external_array_with_shape(
-                (i, ), address, *kept.sizes[i], 0)
-    openmp.alone(kept.launch, context)
+        if type(argument) is not int:
+            kept.point(i, argument.data_ptr())
+        elif argument != kept.given[i]:
+            kept.given[i] = argument
+            kept.context.set_arg_int((i, ), argument)
+    openmp.alone(kept.launch, kept.context)
 
 
 def _launch(kernel, function) -> Callable | None:

@@ -63,7 +63,7 @@ class _Prepared:
     Args:
         launch (channel_launch.Deployed): Reads ``weights`` as they lie.
         left (bool): Whether it leaves an excitation to others.
-        weights (tuple[Tensor, ...]): f32, contiguous; of an excitation too.
+        weights (tuple[Tensor, ...]): These, of an excitation too.
         contents (_Contents): For which the form was chosen.
     """
 
@@ -80,12 +80,18 @@ class _Prepared:
         """
         if len(weights) != len(self.weights):
             return False
-        # What lay there is held by the launch: nothing else can.
+        # The launch holds what lay there, so that it is the same memory.
         for weight, (known, address) in zip(weights, self.weights,
                                             strict=True):
-            if weight is not known or weight.data_ptr() != address:
+            if weight is not known or weight.data_ptr() != address or \
+                    not weight.is_contiguous():
                 return False
         return self.versions == (_version(weights[0]), _version(weights[1]))
+
+    def run(self, x: Tensor, excitation: Excitation | None) -> Tensor:
+        """The layer, for an input of the launch's shape."""
+        out = self.launch(x.float()).to(x.dtype)
+        return excite(out, excitation) if self.left else out
 
 
 class StripPair:
@@ -150,10 +156,11 @@ class StripPair:
         case = x.shape, x.dtype, torch.get_num_threads()
         tensors = strip_h, strip_v, bias, *(excitation or ())
         prepared = self._prepared.get(case)
-        if prepared is not None and prepared.fits(tensors) and not (
-                autotune.is_on() or runtime.is_foreign()):
-            out = prepared.launch(x)
-            return excite(out, excitation) if prepared.left else out
+        if prepared is not None and not prepared.fits(tensors):
+            prepared = None
+        if prepared is not None and not (autotune.is_on()
+                                         or runtime.is_foreign()):
+            return prepared.run(x, excitation)
         contents = self._look(strip_h, strip_v, exactly=False)
         form = self._form(x, weights, contents)
         if form not in _READ_STRIPS:
@@ -163,17 +170,18 @@ class StripPair:
                 form = self._form(x, weights, contents)
         if form != 'channels':
             return _excited(_RUNS[form](x, weights, contents), excitation)
-        taken = excitation if _fits(excitation, x) else None
-        launch = channel_launch.Deployed(x.shape, _strips(weights), bias,
-                                         taken)
-        left = taken is not excitation
-        if x.dtype == torch.float32 and all(
-                t.dtype == x.dtype and t.is_contiguous() for t in tensors):
-            if len(self._prepared) == 100:
-                self._prepared.clear()
-            self._prepared[case] = _Prepared(launch, left, tensors, contents)
-        out = launch(x.float()).to(x.dtype)
-        return excite(out, excitation) if left else out
+        if prepared is None:
+            taken = excitation if _fits(excitation, x) else None
+            launch = channel_launch.Deployed(x.shape, _strips(weights), bias,
+                                             taken)
+            prepared = _Prepared(launch, taken is not excitation, tensors,
+                                 contents)
+            if all(t.dtype == torch.float32 and t.is_contiguous()
+                   for t in tensors):  # it reads no copies
+                if len(self._prepared) == 100:
+                    self._prepared.clear()
+                self._prepared[case] = prepared
+        return prepared.run(x, excitation)
 
     def _form(self, x: Tensor, weights: _Weights, contents: _Contents) -> str:
         """What to run, a key of :data:`_RUNS`."""
@@ -250,8 +258,8 @@ def _by_walking(x: Tensor, weights: _Weights, contents: _Contents) -> Tensor:
 
 def _by_channels(x: Tensor, weights: _Weights,
                  contents: _Contents) -> Tensor:
-    return channel_launch.deployed(x.float(), _strips(weights),
-                                   weights.bias).to(x.dtype)
+    launch = channel_launch.Deployed(x.shape, _strips(weights), weights.bias)
+    return launch(x.float()).to(x.dtype)
 
 
 def _strips(weights: _Weights) -> Strips:

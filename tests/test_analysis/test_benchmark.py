@@ -246,6 +246,18 @@ def test_model(tmp_path, capsys, mini_networks, monkeypatch):
     assert 'SW-T, deployed' in capsys.readouterr().out
 
 
+@pytest.mark.parametrize('shape, images', [((64, 96), (1, 2)),
+                                           ((96, 64), (4, 8))], ids=str)
+def test_a_shape_of_the_tables_has_their_images(shape, images, tmp_path,
+                                                mini_networks, monkeypatch):
+    monkeypatch.setattr('shiftwise_mm.analysis.benchmark.model.SIZES',
+                        (((64, 64), 4, 8), ((64, 96), 1, 2)))
+    content = run(tmp_path, 'model', '--shape', *shape, '--rows', 'ConvNeXt')
+    inference, step = content['tables']
+    assert {row['batch'] for row in inference['rows']} == {images[0]}
+    assert {row['batch'] for row in step['rows']} == {images[1]}
+
+
 def test_goals_of_the_networks():
     from shiftwise_mm.analysis.benchmark.model import Outcome
     from shiftwise_mm.analysis.benchmark.model_goals import model_goals

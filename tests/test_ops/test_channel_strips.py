@@ -50,8 +50,8 @@ def expected(case, x, strip_h, strip_v, bias):
 
 
 def run(case, x, strip_h, strip_v, bias):
-    return channel_launch.deployed(
-        x, Strips.of(strip_h, strip_v, case[-1]), bias)
+    return channel_launch.Deployed(
+        x.shape, Strips.of(strip_h, strip_v, case[-1]), bias)(x)
 
 
 @pytest.mark.parametrize('layout', [torch.contiguous_format,
@@ -90,8 +90,8 @@ def excitation(channels, hidden):
 
 def run_excited(case, tensors, weights):
     x, strip_h, strip_v, bias = tensors
-    return channel_launch.deployed(x, Strips.of(strip_h, strip_v, case[-1]),
-                                   bias, weights)
+    return channel_launch.Deployed(
+        x.shape, Strips.of(strip_h, strip_v, case[-1]), bias, weights)(x)
 
 
 def expect_excited(case, tensors, weights):

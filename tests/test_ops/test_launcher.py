@@ -85,11 +85,13 @@ def test_kept_launches_take_new_tensors_and_runtimes(monkeypatch):
     images = [torch.randn(2, 16, 9, 11, generator=generator)
               for _ in range(2)]
 
+    made = [channel_launch.Deployed(images[0].shape,
+                                    Strips.of(strip_h, strip_v, 6), bias)
+            for strip_h, strip_v, bias in layers]
+
     def outs():
         with torch.inference_mode():
-            return [channel_launch.deployed(
-                image, Strips.of(strip_h, strip_v, 6), bias)
-                for image in images for strip_h, strip_v, bias in layers]
+            return [launch(image) for image in images for launch in made]
 
     expected = [
         F.conv2d(F.pad(image.double(), (6, 8, 1, 1)), strip_h.double(),
