@@ -22,7 +22,7 @@ is added across tasks, so results do not depend on the threads.
 # No `from __future__ import annotations`: Taichi reads the annotations.
 from functools import cache
 
-from .channel_sums import ROWS, channel_sums
+from .channel_sums import ROWS, SIDE, channel_sums
 from .excitation import excitation
 from .lanes import INDEX, layout, movers
 
@@ -73,7 +73,8 @@ def deployed_kernel(taps: int, lanes: int, excited: bool):
             if (turn & 511) == 0:
                 task = turn >> 9
                 images, C, each = sizes[1], sizes[2], sizes[9]
-                H, W, places, before = sizes[3], sizes[4], sizes[5], sizes[6]
+                H, W = sizes[3], sizes[4] & SIDE
+                places, before = sizes[5], sizes[6]
                 vectors = (C + lanes - 1) // lanes
                 parts = tasks // vectors
                 one = ti.min(tasks, 1)
@@ -101,10 +102,10 @@ def deployed_kernel(taps: int, lanes: int, excited: bool):
                     pixel = image * H * W
                     for r in range(H):
                         source = (pixel + r * W) * C + channel
-                        to = plane + (r + halo) * wide + halo
+                        to = (plane + (r + halo) * wide + halo) & INDEX
                         for i in range(W):
                             at = (source + i * C) & INDEX
-                            scratch[(to + i) & INDEX] = vec(
+                            scratch[to + i] = vec(
                                 [x[at + lane]
                                  for lane in ti.static(range(lanes))])
                     for turned in range(2):
@@ -115,11 +116,11 @@ def deployed_kernel(taps: int, lanes: int, excited: bool):
                     total = vec(0.0)
                     for r in range(H):
                         of_row = vec(0.0)  # sums of fewer are more exact
+                        at = (result + r * row) & INDEX
+                        to = (pixel + r * W) * vectors + c
                         for i in range(W):
-                            at = (result + r * row + i) & INDEX
-                            v = scratch[at] + offset
-                            to = (pixel + r * W + i) * vectors + c
-                            out[to & INDEX] = v
+                            v = scratch[at + i] + offset
+                            out[(to + i * vectors) & INDEX] = v
                             of_row += v
                         total += of_row
                     if ti.static(excited):
@@ -151,7 +152,7 @@ def forward_kernel(taps: int, lanes: int):
 
     @ti.func
     def turned_out(scratch: ti.template(), frm, wide, width, quads,
-                   out: ti.template(), to, places_of: ti.template(), one):
+                   out: ti.template(), to, spots: ti.template(), one):
         """A plane of pixels to the planes of its channels."""
         r, i = 0, 0
         for q in range(quads):
@@ -169,8 +170,7 @@ def forward_kernel(taps: int, lanes: int):
                 i += 1
                 if i == width:
                     r, i = r + 1, 0
-            move.scatter(x0, x1, x2, x3, out, to + q, places_of, 0, False,
-                         one)
+            move.scatter(x0, x1, x2, x3, out, to + q, spots, False, one)
 
     @ti.kernel
     def strips_forward(
@@ -217,13 +217,14 @@ def forward_kernel(taps: int, lanes: int):
                 if wanted & 4:
                     sums.weigh(strip_h, frm, places, of_channel, 1, places,
                                scratch, weights + strip)
-                first = task % parts * each
+                first, spots = task % parts * each, move.look_up(places_of, 0)
                 for image in range(first, ti.min(images, first + each)):
                     base = (image * C + channel) * quads
                     to = plane + halo * wide + halo
                     r, i = 0, 0
                     for q in range(quads):
-                        given = move.gather(x, base + q, places_of, 0, factor)
+                        given = move.gather(x, base + q, ti.static(spots),
+                                            factor)
                         for j in ti.static(range(4)):
                             scratch[(to + r * wide + i) & INDEX] = given[j]
                             i += 1
@@ -242,16 +243,16 @@ def forward_kernel(taps: int, lanes: int):
                                 count, centre, result, own, one, 0)
                             if which == 0:
                                 turned_out(scratch, result, sums.whole(W), W,
-                                           quads, out_v, base, places_of,
-                                           factor)
+                                           quads, out_v, base,
+                                           ti.static(spots), factor)
                             if which == 1:
                                 turned_out(scratch, result, sums.whole(W), W,
-                                           quads, out_i, base, places_of,
-                                           factor)
+                                           quads, out_i, base,
+                                           ti.static(spots), factor)
                             if which == 2:
                                 turned_out(scratch, result, sums.whole(W), W,
-                                           quads, out_h, base, places_of,
-                                           factor)
+                                           quads, out_h, base,
+                                           ti.static(spots), factor)
                 ti.atomic_and(taken[slot], 0)
 
     return strips_forward

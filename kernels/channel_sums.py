@@ -6,11 +6,14 @@ from types import SimpleNamespace
 from .lane_transforms import transforms
 from .lanes import INDEX, TILE, layout
 
-__all__ = ['ROWS', 'channel_sums']
+__all__ = ['ROWS', 'SIDE', 'channel_sums']
 
 # Rows whose sums are kept in registers: a divisor of 224 / 4, 8, 16 and 32.
 # So many zeros stand before and behind a strip.
 ROWS = 7
+# No side of a plane is longer: a few times that and an index below 2**30 have
+# no sign, of which LLVM cannot be sure else.
+SIDE = 2**26 - 1
 
 
 @cache
@@ -76,16 +79,14 @@ def channel_sums(taps: int, lanes: int) -> SimpleNamespace:
     @ti.func
     def transform(scratch: ti.template(), frm, step, to):
         """``B x`` of a tile and its neighbours."""
-        x0, x1 = scratch[frm & INDEX], scratch[(frm + step) & INDEX]
-        x2 = scratch[(frm + 2 * step) & INDEX]
-        x3 = scratch[(frm + 3 * step) & INDEX]
-        x4 = scratch[(frm + 4 * step) & INDEX]
-        x5 = scratch[(frm + 5 * step) & INDEX]
+        first, by = frm & INDEX, step & SIDE
+        x0, x1 = scratch[first], scratch[first + by]
+        x2, x3 = scratch[first + 2 * by], scratch[first + 3 * by]
+        x4, x5 = scratch[first + 4 * by], scratch[first + 5 * by]
         if ti.static(taps == 3):
             change.put_products(scratch, (x0, x1, x2, x3, x4, x5), to)
         else:
-            x6 = scratch[(frm + 6 * step) & INDEX]
-            x7 = scratch[(frm + 7 * step) & INDEX]
+            x6, x7 = scratch[first + 6 * by], scratch[first + 7 * by]
             change.put_products(scratch, (x0, x1, x2, x3, x4, x5, x6, x7), to)
 
     @ti.func
@@ -173,10 +174,10 @@ def channel_sums(taps: int, lanes: int) -> SimpleNamespace:
                 for r in range(ti.min(ROWS, length - top)):
                     y0, y1, y2, y3 = change.summed(scratch,
                                                    (own + r * size) & INDEX)
-                    t0 = sums + (top + r) * to_next + first * to_beside
-                    t0, t1 = t0 & INDEX, (t0 + to_beside) & INDEX
-                    t2 = (t0 + 2 * to_beside) & INDEX
-                    t3 = (t0 + 3 * to_beside) & INDEX
+                    t0 = (sums + (top + r) * to_next +
+                          first * to_beside) & INDEX
+                    by = to_beside & SIDE
+                    t1, t2, t3 = t0 + by, t0 + 2 * by, t0 + 3 * by
                     if add:
                         y0, y1 = y0 + scratch[t0], y1 + scratch[t1]
                         y2, y3 = y2 + scratch[t2], y3 + scratch[t3]

@@ -104,36 +104,43 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
             ab2, cd2)
 
     @ti.func
-    def joined(source: ti.template(), frm, places: ti.template(), at,
+    def look_up(places: ti.template(), at):
+        """The ``spots`` of a vector's quads, read once for many vectors.
+
+        Below 2**30, as what they are added to: their sums have no sign.
+        """
+        first = at & INDEX
+        return ti.static([places[first + k] & INDEX for k in range(lanes)])
+
+    @ti.func
+    def joined(source: ti.template(), frm, spots: ti.template(),
                k: ti.template(), one):
         """The quads of the lanes ``k, k + 4, ...``, one behind the other."""
-        p0 = source[frm + places[at + k]]
-        p1 = source[frm + places[at + k + 4]]
+        p0 = source[frm + spots[k]]
+        p1 = source[frm + spots[k + 4]]
         v = vec(0.0)
         if ti.static(lanes == 8):
             v = vec([p[i] for p in ti.static((p0, p1))
                      for i in ti.static(range(4))])
         else:
-            p2 = source[frm + places[at + k + 8]]
-            p3 = source[frm + places[at + k + 12]]
+            p2 = source[frm + spots[k + 8]]
+            p3 = source[frm + spots[k + 12]]
             v = vec([p[i] for p in ti.static((p0, p1, p2, p3))
                      for i in ti.static(range(4))])
         return one * v
 
     @ti.func
-    def gather(source: ti.template(), frm, places: ti.template(), at, one):
+    def gather(source: ti.template(), frm, spots: ti.template(), one):
         """Four vectors, each with one element of every lane's quad."""
-        first = at & INDEX
-        return turned(joined(source, frm, places, first, 0, one),
-                      joined(source, frm, places, first, 1, one),
-                      joined(source, frm, places, first, 2, one),
-                      joined(source, frm, places, first, 3, one), one)
+        first = frm & INDEX
+        return turned(joined(source, first, spots, 0, one),
+                      joined(source, first, spots, 1, one),
+                      joined(source, first, spots, 2, one),
+                      joined(source, first, spots, 3, one), one)
 
     @ti.func
-    def put(v, lane: ti.template(), target: ti.template(), to,
-            places: ti.template(), at, add):
-        """Four lanes of a vector into the quad that one of them names."""
-        place = (to + places[at]) & INDEX
+    def put(v, lane: ti.template(), target: ti.template(), place, add):
+        """Four lanes of a vector into a quad."""
         q = quad([v[lane + i] for i in ti.static(range(4))])
         if add:
             q += target[place]
@@ -141,19 +148,16 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
 
     @ti.func
     def scatter(x0, x1, x2, x3, target: ti.template(), to,
-                places: ti.template(), at, add, one):
+                spots: ti.template(), add, one):
         """The reverse of :func:`gather`, the last lane first."""
         p0, p1, p2, p3 = turned(one * x0, one * x1, one * x2, one * x3, one)
         p0, p1, p2, p3 = one * p0, one * p1, one * p2, one * p3
-        first = at & INDEX
+        first = to & INDEX
         for block in ti.static(range(blocks - 1, -1, -1)):
-            put(p3, 4 * block, target, to, places, first + (4 * block + 3),
-                add)
-            put(p2, 4 * block, target, to, places, first + (4 * block + 2),
-                add)
-            put(p1, 4 * block, target, to, places, first + (4 * block + 1),
-                add)
-            put(p0, 4 * block, target, to, places, first + 4 * block, add)
+            put(p3, 4 * block, target, first + spots[4 * block + 3], add)
+            put(p2, 4 * block, target, first + spots[4 * block + 2], add)
+            put(p1, 4 * block, target, first + spots[4 * block + 1], add)
+            put(p0, 4 * block, target, first + spots[4 * block], add)
 
     @ti.func
     def load_v(source: ti.template(), base, width, length,
@@ -165,9 +169,10 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
         The row has tiles in other vectors before and behind where ``near``
         and ``far`` say so.
         """
+        spots = look_up(places, at)
         for r in range(length):
             frm = base + r * width
-            x0, x1, x2, x3 = gather(source, frm, places, at, one)
+            x0, x1, x2, x3 = gather(source, frm, ti.static(spots), one)
             row = (tiles + 4 * r) & INDEX
             scratch[row], scratch[row + 1] = x0, x1
             scratch[row + 2], scratch[row + 3] = x2, x3
@@ -199,9 +204,10 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
         """
         for j in range(4):
             there = mask[inside + j]
+            spots = look_up(places, at + j * lanes)
             for c in range(width):
-                x0, x1, x2, x3 = gather(source, base + c, places,
-                                        at + j * lanes, one)
+                x0, x1, x2, x3 = gather(source, base + c, ti.static(spots),
+                                        one)
                 to = (tiles + 16 * c + j) & INDEX
                 scratch[to] = ti.select(there, x0, 0.0)
                 scratch[to + 4] = ti.select(there, x1, 0.0)
@@ -225,7 +231,7 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
 
     @ti.func
     def store(scratch: ti.template(), row, step: ti.template(), there,
-              target: ti.template(), to, places: ti.template(), at, add, one):
+              target: ti.template(), to, spots: ti.template(), add, one):
         """Rows of tiles in vectors ``step`` apart to their quads.
 
         Where they are added it is ``there`` once: others add nothing.
@@ -235,16 +241,17 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
         if add:
             x0, x1 = ti.select(there, x0, 0.0), ti.select(there, x1, 0.0)
             x2, x3 = ti.select(there, x2, 0.0), ti.select(there, x3, 0.0)
-        scatter(x0, x1, x2, x3, target, to, places, at, add, one)
+        scatter(x0, x1, x2, x3, target, to, spots, add, one)
 
     @ti.func
     def store_v(scratch: ti.template(), tiles, length, places: ti.template(),
                 at, mask: ti.template(), inside, target: ti.template(), base,
                 width, add, one):
         """The reverse of :func:`load_v`; with ``add`` to what is there."""
+        spots = look_up(places, at)
         for r in range(length):
             store(scratch, (tiles + 4 * r) & INDEX, 1, mask[inside], target,
-                  base + r * width, places, at, add, one)
+                  base + r * width, ti.static(spots), add, one)
 
     @ti.func
     def store_h(scratch: ti.template(), tiles, places: ti.template(), at,
@@ -253,10 +260,11 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
         """The reverse of :func:`load_h`; with ``add`` to what is there."""
         for last in range(4):
             j = 3 - last
+            spots = look_up(places, at + j * lanes)
             for c in range(width):
                 store(scratch, (tiles + 16 * c + j) & INDEX, 4,
-                      mask[inside + j], target, base + c, places,
-                      at + j * lanes, add, one)
+                      mask[inside + j], target, base + c, ti.static(spots),
+                      add, one)
 
     @ti.func
     def before(v, edge):
@@ -269,6 +277,6 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
         return vec([v[lane + 1] for lane in ti.static(range(lanes - 1))] +
                    [edge])
 
-    return SimpleNamespace(gather=gather, scatter=scatter, load_v=load_v,
-                           load_h=load_h, store_v=store_v, store_h=store_h,
-                           before=before, after=after)
+    return SimpleNamespace(look_up=look_up, gather=gather, scatter=scatter,
+                           load_v=load_v, load_h=load_h, store_v=store_v,
+                           store_h=store_h, before=before, after=after)
