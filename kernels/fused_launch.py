@@ -136,13 +136,18 @@ class _Plan(NamedTuple):
     sizes: Tensor
     scratch: int  # floats
     tasks: int
+    kept: launcher.Kept
 
 
 @lru_cache(maxsize=1024)
 def _plan(shape: torch.Size, n: int, taps: int, reps: int, uses: int,
           outputs: str, need_x: bool, need_weight: bool, threads: int,
-          lanes: int) -> _Plan:
-    """Sizes of a launch for ``taps`` small kernels a channel."""
+          lanes: int, entries: int) -> _Plan:
+    """Sizes of a launch for ``taps`` small kernels a channel.
+
+    Of the lists with so many ``entries``: tensors are of the same sizes
+    whenever there is the same plan.
+    """
     B, C, H, W = shape
     width = -(-W // TILE) * TILE
     layout = _layout((B, C, H, width), lanes)
@@ -168,7 +173,7 @@ def _plan(shape: torch.Size, n: int, taps: int, reps: int, uses: int,
                                dtype=torch.int32, device='cpu')
     tasks = min(TASKS * threads, INDEX // (share * lanes))
     return _Plan(lanes, width, parts, layout.mask, layout.places, numbers,
-                 tasks * share * lanes, tasks)
+                 tasks * share * lanes, tasks, launcher.Kept())
 
 
 def _planned(x: Tensor, weight: Tensor, taps: Taps, outputs: str,
@@ -177,7 +182,8 @@ def _planned(x: Tensor, weight: Tensor, taps: Taps, outputs: str,
     """The plan, and the last arguments of the kernels."""
     plan = _plan(x.shape, weight.shape[-1], len(weight) // x.shape[1],
                  taps.source.shape[1], taps.used.shape[1], outputs, need_x,
-                 need_weight, torch.get_num_threads(), vector_lanes())
+                 need_weight, torch.get_num_threads(), vector_lanes(),
+                 len(taps.table))
     return plan, (plan.mask, plan.places, plan.sizes,
                   *scratch(plan.scratch, plan.lanes), plan.tasks)
 
@@ -210,7 +216,7 @@ def forward(x: Tensor, weight: Tensor, taps: Taps,
         launcher.call(
             fused.forward_kernel(weight.shape[-1], plan.lanes), source,
             *(given.get(name, source) for name in fused.LISTS),
-            weight.view(-1), taps.table, *arguments)
+            weight.view(-1), taps.table, *arguments, kept=plan.kept)
     return [o if W == width else o[..., :W].contiguous() for o in out]
 
 
@@ -246,7 +252,8 @@ def backward(grads: list[Tensor], x: Tensor, weight: Tensor, taps: Taps,
         launcher.call(
             fused.backward_kernel(n, plan.lanes), source,
             *(given.get(name, spare) for name in fused.LISTS), target,
-            weight.view(-1), grad.view(-1), taps.table, sums, *arguments)
+            weight.view(-1), grad.view(-1), taps.table, sums, *arguments,
+            kept=plan.kept)
     if need_x and W != width:
         grad_x = grad_x[..., :W].contiguous()
     return grad_x, grad
