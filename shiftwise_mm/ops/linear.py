@@ -18,7 +18,7 @@ from torch.utils.flop_counter import register_flop_formula
 from .capability import has_avx2_only
 from .operator import operator
 
-__all__ = ['linear', 'product', 'onednn_takes']
+__all__ = ['linear', 'linear_onto', 'product', 'onednn_takes']
 
 
 def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None,
@@ -116,3 +116,28 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *,
     if gelu and needs:
         return F.gelu(_linear(x, weight, bias, False))
     return _linear(x, weight, bias, gelu)
+
+
+def linear_onto(base: Tensor, x: Tensor, weight: Tensor,
+                bias: Tensor) -> Tensor:
+    r"""A linear layer added to something, :math:`base + x W^T + b`.
+
+    In inference on CPUs with AVX2 alone the product is summed on top of
+    ``base + b``; after it, a sum would read and write all of it once more.
+
+    Args:
+        base (Tensor): Floating ``(..., C_out)``; it is left as it is.
+        x (Tensor): ``(..., C_in)``.
+        weight (Tensor): ``(C_out, C_in)``.
+        bias (Tensor): ``(C_out,)``.
+
+    Returns:
+        Tensor: ``(..., C_out)``.
+    """
+    if torch.is_grad_enabled() or not base.is_contiguous() or not (
+            has_avx2_only() and onednn_takes(x, weight)):
+        return base + linear(x, weight, bias)
+    out = base + bias
+    rows = out.view(-1, out.shape[-1])
+    torch.addmm(rows, x.reshape(-1, x.shape[-1]), weight.t(), out=rows)
+    return out

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from shiftwise_mm.models.layers.pointwise_linear import PointwiseLinear
 from shiftwise_mm.ops import capability
-from shiftwise_mm.ops.linear import linear, product
+from shiftwise_mm.ops.linear import linear, linear_onto, product
 
 
 @pytest.fixture(autouse=True, params=['AVX2', 'AVX512'])
@@ -108,3 +108,35 @@ def test_counters_autocast_and_traces_see_a_linear_layer():
     assert 'aten.linear' in str(exported.graph)
     with torch.backends.mkldnn.flags(enabled=False):
         assert torch.equal(linear(x, weight, bias), F.linear(x, weight, bias))
+
+
+@pytest.mark.parametrize('change', [
+    lambda t: t, lambda t: t.transpose(1, 2), lambda t: t[:, ::2],
+    lambda t: t.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_onto_something_that_stays(change, dtype):
+    x, weight, bias = inputs(dtype=dtype)
+    x = change(x.detach())
+    base = change(torch.randn(2, 3, 5, 6, dtype=dtype))
+    before = base.clone()
+    expected = base.double() + F.linear(x.double(), weight.double(),
+                                        bias.double())
+    with torch.no_grad():
+        assert_near(linear_onto(base, x, weight, bias), expected)
+    assert torch.equal(base, before)
+    out = linear_onto(base, x, weight, bias)
+    assert out.requires_grad
+    assert_near(out, expected)
+
+
+@torch.no_grad()
+def test_counters_see_what_is_summed_onto_something():
+    x, weight, bias = inputs()
+    counts = []
+    for function in (lambda: linear_onto(torch.zeros(2, 3, 5, 6), x, weight,
+                                         bias),
+                     lambda: F.linear(x, weight, bias)):
+        with FlopCounterMode(display=False) as counter:
+            function()
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0

@@ -7,7 +7,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from shiftwise_mm.ops.gelu_grn import gelu_grn_, gelu_grn_is_faster
-from shiftwise_mm.ops.linear import linear
+from shiftwise_mm.ops.linear import linear, linear_onto
 
 from .dilated_reparam import DilatedReparamConv2d
 from .drop_path import DropPath
@@ -134,7 +134,13 @@ class UniRepBlock(_Block):
             self.pwconv2.append(build_norm(norm_cfg, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self._feed_forward(self._mix(x))
+        y, second = self._mix(x), self.pwconv2[0]
+        if self.deploy and type(second) is PointwiseLinear and not (
+                self.training or torch.is_grad_enabled() or _is_read()):
+            return self.pwconv2[1](linear_onto(
+                x.permute(0, 2, 3, 1), self._hidden(y), second.weight,
+                second.bias))
+        y = self._feed_forward(y)
         if self.gamma is not None:
             y = y * self.gamma.view(-1, 1, 1)
         return x + self.drop_path(y)
@@ -157,20 +163,24 @@ class UniRepBlock(_Block):
 
     def _feed_forward(self, y: Tensor) -> Tensor:
         """``pwconv2(act(pwconv1(y)))`` with as few wide tensors as can be."""
-        first, grn, second = self.pwconv1[1], self.act[1], self.pwconv2[0]
+        grn, second = self.act[1], self.pwconv2[0]
         plain = _is_read()
         if not plain and not torch.is_grad_enabled():
-            y = self.pwconv1[0](y)
-            fused = grn.beta is None and gelu_grn_is_faster(
-                y, first.out_features)
-            y = linear(y, first.weight, first.bias, gelu=not fused)
-            return self.pwconv2(gelu_grn_(y, grn.gamma, grn.eps) if fused
-                                else grn.forward_(y))
+            return self.pwconv2(self._hidden(y))
         y = self.pwconv1(y)
         if plain or self.deploy or not y.requires_grad:
             return self.pwconv2(self.act(y))
         y = gelu_grn_linear(y, grn.gamma, grn.beta, second.weight, grn.eps)
         return self.pwconv2[1:](y)
+
+    def _hidden(self, y: Tensor) -> Tensor:
+        """``act(pwconv1(y))`` in one memory, without gradients."""
+        first, grn = self.pwconv1[1], self.act[1]
+        y = self.pwconv1[0](y)
+        fused = grn.beta is None and gelu_grn_is_faster(y, first.out_features)
+        y = linear(y, first.weight, first.bias, gelu=not fused)
+        return (gelu_grn_(y, grn.gamma, grn.eps) if fused
+                else grn.forward_(y))
 
     @torch.no_grad()
     def switch_to_deploy(self) -> None:
