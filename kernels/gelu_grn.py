@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from . import launcher, runtime
+from .gelu import gelu
 from .lanes import INDEX, layout
 from .memory import vector_lanes
 
@@ -30,13 +31,6 @@ __all__ = ['gelu_grn_', 'reason']
 
 PATIENCE = 20_000  # turns of waiting, some 0.2 ms
 _PARTS = 32  # tasks: results do not depend on the number of threads
-# The normal distribution's CDF is 1/2 + x P(x^2) / Q(x^2), to 2e-8 up to
-# EDGE: fitted by least squares with Lawson's weights. Behind it is 0 or 1.
-EDGE = 5.6
-P = (0.3989422718696924, 0.033928716701223174, 0.004677325689648763,
-     0.00016892534974391455, 6.289689727332442e-06, 2.2297283490101153e-08)
-Q = (1.0, 0.25171300756195397, 0.02867736359852803, 0.0018854699891601267,
-     7.334262520230197e-05, 1.1796466367416278e-06)
 
 
 @cache
@@ -44,24 +38,7 @@ def _kernel(lanes: int):
     """Compiles the kernel for vectors of so many channels."""
     import taichi as ti
     types = layout(3, lanes)
-    vec = types.vec
-
-    @ti.func
-    def polynomial(t, t2, t4, factors: ti.template()):
-        """By pairs: their chain of operations is half as long."""
-        return ((factors[0] + factors[1] * t) +
-                (factors[2] + factors[3] * t) * t2 +
-                (factors[4] + factors[5] * t) * t4)
-
-    @ti.func
-    def gelu(x):
-        t = x * x
-        t2 = t * t
-        t4 = t2 * t2
-        below = 0.5 + x * polynomial(t, t2, t4, ti.static(P)) / polynomial(
-            t, t2, t4, ti.static(Q))
-        below = ti.select(x >= EDGE, 1.0, below)
-        return x * ti.select(x <= -EDGE, 0.0, below)
+    vec, activate = types.vec, gelu()
 
     @ti.func
     def squares(x: ti.template(), frm, to, vectors, sums: ti.template(), own):
@@ -72,7 +49,7 @@ def _kernel(lanes: int):
             row = place * vectors
             for v in range(vectors):
                 at, total = (row + v) & INDEX, (own + v) & INDEX
-                y = gelu(x[at])
+                y = activate(x[at])
                 x[at] = y
                 sums[total] = sums[total] + y * y  # += would be atomic
 

@@ -156,4 +156,4 @@ def sums(taps: int, lanes: int) -> SimpleNamespace:
                     put(grads, at + 3 * size, d3, add)
                     put(grads, at + 4 * size, d4, add)
 
-    return SimpleNamespace(convolve=convolve, correlate=correlate)
+    return SimpleNamespace(convolve=convolve, correlate=correlate, total=total)

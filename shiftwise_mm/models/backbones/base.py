@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from shiftwise_mm.checkpoint.load_hook import prepare_state_dict
+from shiftwise_mm.models.layers.conv_stem import ConvStem
 from shiftwise_mm.models.layers.norm import LayerNorm2d
 from shiftwise_mm.ops.spec import check_int
 
@@ -159,7 +160,7 @@ class HierarchicalBackbone(BaseModule):
         self.strict_load = strict_load
 
         make_down = _patch_down if patch_stem else _conv_down
-        make_stem = _patch_stem if patch_stem else _conv_stem
+        make_stem = _patch_stem if patch_stem else ConvStem
         self.downsample_layers = nn.ModuleList([
             make_stem(check_int('in_channels', in_channels, 1),
                       self.embed_dims[0], self.strides[0])
@@ -285,14 +286,6 @@ def scale_dims(embed_dims: Sequence[int],
     if not width_factor > 0:
         raise ValueError(f'width_factor must be positive, got {width_factor}')
     return tuple(int(c * width_factor) for c in embed_dims)
-
-
-def _conv_stem(in_channels: int, dim: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, dim // 2, 3, stride=2, padding=1),
-        LayerNorm2d(dim // 2), nn.GELU(),
-        nn.Conv2d(dim // 2, dim, 3, stride=stride // 2, padding=1),
-        LayerNorm2d(dim))
 
 
 def _conv_down(before: int, dim: int, stride: int) -> nn.Sequential:
