@@ -12,7 +12,8 @@ A vector holds a pixel's neighbouring channels. In ``channels_last`` tensors
 are read and written as they lie; else a plane is turned before and after.
 One task takes a vector of channels, and some or all images of it. It makes
 the products of both strips, and copies one plane after the other into a
-border of zeros. Along a direction it goes in *tiles*, ``TILE`` neighbours
+border of zeros. Where its channels have nothing but their centre, as ghosts,
+it only scales them. Along a direction it goes in *tiles*, ``TILE`` neighbours
 across it: the short convolution of :mod:`cook_toom` across the strip saves
 half of the products, and along it some rows of sums stay in registers
 (:mod:`channel_sums`). What every strip has at a place is walked, zeros too:
@@ -22,6 +23,7 @@ is added across tasks, so results do not depend on the threads.
 # No `from __future__ import annotations`: Taichi reads the annotations.
 from functools import cache
 
+from . import lane_sums
 from .channel_sums import ROWS, SIDE, channel_sums
 from .excitation import excitation
 from .lanes import INDEX, layout, movers
@@ -49,6 +51,41 @@ def deployed_kernel(taps: int, lanes: int, excited: bool):
     types = layout(taps, lanes)
     size, halo, vec = types.size, types.halo, types.vec
     sums, excite = channel_sums(taps, lanes), excitation(lanes)
+    total_of = lane_sums.sums(taps, lanes).total
+
+    @ti.func
+    def read(x: ti.template(), frm):
+        """A vector, wherever it begins."""
+        at = frm & INDEX
+        return vec([x[at + lane] for lane in ti.static(range(lanes))])
+
+    @ti.func
+    def is_scaled(strip_v: ti.template(), strip_h: ti.template(), frm,
+                  places, before):
+        """Whether channels have nothing but their centre, in ``strip_h``."""
+        # Zeros are counted: of NaN fast arithmetic may say that it is none.
+        count, at, zeros = places * taps, 0, vec(0.0)
+        alone = True
+        while at < count and alone:
+            v = read(strip_v, frm + at * lanes)
+            alone = total_of(ti.select(v == 0.0, vec(1.0), vec(0.0))) == lanes
+            at += 1
+        if alone:
+            for i in range(count):
+                v = read(strip_h, frm + i * lanes)
+                zeros += ti.select(v == 0.0, vec(1.0), vec(0.0))
+            left = count * lanes - total_of(zeros)
+            for lane in ti.static(range(lanes)):
+                if strip_h[frm + lane * count + halo * places + before] != 0:
+                    left -= 1
+            alone = left == 0
+        return alone
+
+    @ti.func
+    def put_means(means: ti.template(), to, total, pixels):
+        mean = total * (1.0 / pixels)
+        for lane in ti.static(range(lanes)):
+            means[to + lane] = mean[lane]
 
     @ti.kernel
     def deployed_strips(
@@ -80,54 +117,69 @@ def deployed_kernel(taps: int, lanes: int, excited: bool):
                 one = ti.min(tasks, 1)
                 wide = sums.whole(W) + 2 * halo
                 strip = (places + 2 * ROWS) * size
-                slot = sums.take(taken, sizes[0])
-                weights = slot * sizes[7]
-                plane = weights + 2 * strip
-                result = plane + (sums.whole(H) + 2 * halo) * wide
-                row = sums.whole(W)
-                own = result + sums.whole(H) * row
-                sums.clear(scratch, plane, result - plane)
                 # The last vector reaches back into the one before.
                 c = task // parts
                 channel = ti.min(c * lanes, C - lanes)
                 frm = channel * places * taps
-                sums.weigh(strip_v, frm, places, places * taps, taps, 1,
-                           scratch, weights)
-                sums.weigh(strip_h, frm, places, places * taps, 1, places,
-                           scratch, weights + strip)
                 offset = vec([bias[channel + lane]
                               for lane in ti.static(range(lanes))])
                 first = task % parts * each
-                for image in range(first, ti.min(images, first + each)):
-                    pixel = image * H * W
-                    for r in range(H):
-                        source = (pixel + r * W) * C + channel
-                        to = (plane + (r + halo) * wide + halo) & INDEX
-                        for i in range(W):
-                            at = (source + i * C) & INDEX
-                            scratch[to + i] = vec(
-                                [x[at + lane]
-                                 for lane in ti.static(range(lanes))])
-                    for turned in range(2):
-                        sums.convolve(
-                            scratch, plane, turned, H, W,
-                            weights + turned * strip, places, before, result,
-                            own, one, turned)
-                    total = vec(0.0)
-                    for r in range(H):
-                        of_row = vec(0.0)  # sums of fewer are more exact
-                        at = (result + r * row) & INDEX
-                        to = (pixel + r * W) * vectors + c
-                        for i in range(W):
-                            v = scratch[at + i] + offset
-                            out[(to + i * vectors) & INDEX] = v
-                            of_row += v
-                        total += of_row
-                    if ti.static(excited):
-                        total *= 1.0 / (H * W)
-                        for lane in ti.static(range(lanes)):
-                            means[image * C + channel + lane] = total[lane]
-                ti.atomic_and(taken[slot], 0)
+                last = ti.min(images, first + each)
+                if is_scaled(strip_v, strip_h, frm, places, before):
+                    at = frm + halo * places + before
+                    factor = vec([strip_h[at + lane * places * taps]
+                                  for lane in ti.static(range(lanes))])
+                    for image in range(first, last):
+                        total = vec(0.0)
+                        for r in range(H):
+                            pixel, of_row = (image * H + r) * W, vec(0.0)
+                            for i in range(W):
+                                v = read(x, (pixel + i) * C +
+                                         channel) * factor + offset
+                                out[((pixel + i) * vectors + c) & INDEX] = v
+                                of_row += v
+                            total += of_row
+                        if ti.static(excited):
+                            put_means(means, image * C + channel, total,
+                                      H * W)
+                else:
+                    slot = sums.take(taken, sizes[0])
+                    weights = slot * sizes[7]
+                    plane = weights + 2 * strip
+                    result = plane + (sums.whole(H) + 2 * halo) * wide
+                    row = sums.whole(W)
+                    own = result + sums.whole(H) * row
+                    sums.clear(scratch, plane, result - plane)
+                    sums.weigh(strip_v, frm, places, places * taps, taps, 1,
+                               scratch, weights)
+                    sums.weigh(strip_h, frm, places, places * taps, 1, places,
+                               scratch, weights + strip)
+                    for image in range(first, last):
+                        pixel = image * H * W
+                        for r in range(H):
+                            source = (pixel + r * W) * C + channel
+                            to = (plane + (r + halo) * wide + halo) & INDEX
+                            for i in range(W):
+                                scratch[to + i] = read(x, source + i * C)
+                        for turned in range(2):
+                            sums.convolve(
+                                scratch, plane, turned, H, W,
+                                weights + turned * strip, places, before,
+                                result, own, one, turned)
+                        total = vec(0.0)
+                        for r in range(H):
+                            of_row = vec(0.0)  # sums of fewer are more exact
+                            at = (result + r * row) & INDEX
+                            to = (pixel + r * W) * vectors + c
+                            for i in range(W):
+                                v = scratch[at + i] + offset
+                                out[(to + i * vectors) & INDEX] = v
+                                of_row += v
+                            total += of_row
+                        if ti.static(excited):
+                            put_means(means, image * C + channel, total,
+                                      H * W)
+                    ti.atomic_and(taken[slot], 0)
         if ti.static(excited):
             for turn in range(512 * sizes[1] * sizes[11]):
                 if (turn & 511) == 0:

@@ -4,6 +4,7 @@ import torch
 import torch.nn as nn
 from helpers import assert_near, randomise_norms
 
+from shiftwise_mm.analysis.composition import shift_layers
 from shiftwise_mm.models import ConvNeXt, ShiftWiseNet, SLaK, UniRepLKNet
 from shiftwise_mm.registry import MODELS
 
@@ -153,6 +154,34 @@ def test_deploy(name, layer_scale):
         layer = net.stages[0][0].large_kernel
         strips = {key.split('.')[0] for key, _ in layer.named_parameters()}
         assert strips == {'strip_h', 'strip_v'}
+
+
+@pytest.mark.parametrize('options', [
+    dict(norm_out=False), dict(out_indices=(0, 2), norm_out=True)],
+    ids=['plain', 'some'])
+@pytest.mark.parametrize('name', ['unirep', 'slak style'])
+def test_deployed_stages_have_their_ghosts_last(name, options):
+    net = make(name, **options).eval()
+    x = torch.randn(1, 3, 67, 90)
+    expected = net(x)
+    net.switch_to_deploy()
+    for layer in shift_layers(net):
+        number = layer.rep_index.numel()
+        assert number < layer.in_channels and layer.order is None
+        assert torch.equal(layer.rep_index, torch.arange(number))
+    # Channels and places of what it returns are those of before.
+    for after, before in zip(net(x), expected, strict=True):
+        assert after.is_contiguous()
+        assert_near(after, before)
+    with torch.no_grad():
+        for after, before in zip(net(x), expected, strict=True):
+            assert_near(after, before)
+    file = net.state_dict()
+    assert not any('order_back' in key for key in file)
+    built = make(name, deploy=True, **options).eval()
+    built.load_state_dict(file)
+    for again, after in zip(built(x), net(x), strict=True):
+        assert torch.equal(again, after)
 
 
 @every_net

@@ -82,11 +82,18 @@ def test_deploy_computes_the_same(options):
     assert_near(built(x), expected)
     names = {n.split('.')[0] for n, _ in layer.named_parameters()}
     assert names == {'strip_h', 'strip_v'}
+    if layer.order is not None:
+        with pytest.raises(ValueError, match='keep_order first'):
+            layer.put_in_order(layer.order)
     order = layer.keep_order()
     assert (order is None) == (not options.get('ghost_ratio'))
+    assert layer.keep_order() is None
     if order is not None:
         assert_near(layer(x)[:, order], expected)
-    assert layer.keep_order() is None
+        assert torch.equal(layer.order, order)
+        layer.put_in_order(order)
+        assert_near(layer(x[:, order]), expected)
+        assert layer.order is None
 
 
 def test_deploy_keeps_dtype_and_refuses_what_it_cannot_fold():

@@ -119,6 +119,45 @@ def test_squeeze_and_excitation(case, hidden, width, poison, monkeypatch):
             *(-t for t in weights))
 
 
+def only_scaled(case, tensors, width):
+    """The strips without all but the centre of the channels behind the first
+    vectors, in one of which another tap is left, and one centre is zero.
+    """
+    x, strip_h, strip_v, bias = (t.clone() for t in tensors)
+    *_, places, n, before = case
+    centre = strip_h[:, 0, n // 2, before].clone()
+    strip_h[width:], strip_v[width:] = 0, 0
+    strip_h[width:, 0, n // 2, before] = centre[width:]
+    strip_h[-2, 0, n // 2, before] = 0
+    if x.shape[1] >= 4 * width:
+        strip_v[2 * width - 1, 0, -1, n - 1] = 1
+        strip_h[3 * width - 1, 0, n - 1, 0] = -1
+    return x, strip_h, strip_v, bias
+
+
+@pytest.mark.parametrize('width', [8, 16])
+@pytest.mark.parametrize('case, hidden', EXCITED, ids=str)
+def test_channels_that_are_only_scaled(case, hidden, width, poison,
+                                       monkeypatch):
+    monkeypatch.setattr(channel_launch, 'vector_lanes', lambda: width)
+    tensors = only_scaled(case, make(case), width)
+    out = run(case, *tensors)
+    if not out.numel():
+        return
+    assert_near(out, expected(case, *tensors))
+    weights = excitation(case[1], max(hidden, width))
+    assert_near(run_excited(case, tensors, weights),
+                expect_excited(case, tensors, weights))
+
+
+def test_what_is_not_a_number_is_no_lone_centre():
+    case = EXCITED[3][0]
+    tensors = only_scaled(case, make(case), 16)
+    tensors[2][-1, 0, 2, 1] = float('nan')
+    out = run(case, *tensors)
+    assert out[:, -1].isnan().any() and not out[:, :-16].isnan().any()
+
+
 def test_excitation_of_what_is_not_finite():
     case, hidden = EXCITED[3]
     tensors, weights = make(case), excitation(case[1], hidden)

@@ -178,6 +178,8 @@ class HierarchicalBackbone(BaseModule):
             for i in self.out_indices:
                 self.add_module(f'norm{i}', LayerNorm2d(self.embed_dims[i]))
         self.apply(_init_layer)
+        if deploy:
+            self._put_in_order()
         self._freeze()
         self.register_load_state_dict_pre_hook(prepare_state_dict)
 
@@ -235,6 +237,9 @@ class HierarchicalBackbone(BaseModule):
                     x = block(x)
             if i in self.out_indices:
                 out = getattr(self, f'norm{i}')(x) if self.norm_out else x
+                back = getattr(self, f'order_back{i}', None)
+                if back is not None:
+                    out = out[:, back]
                 # Layer norms leave the channels last in memory, which
                 # deformable convolutions and views downstream refuse.
                 outs.append(out.contiguous())
@@ -274,6 +279,60 @@ class HierarchicalBackbone(BaseModule):
             for block in stage:
                 block.switch_to_deploy()
         self.deploy = True
+        self._put_in_order()
+
+    @torch.no_grad()
+    def _put_in_order(self) -> None:
+        """Puts the ghosts of each deployed stage behind its other channels.
+
+        Which channels are ghosts depends on their number alone, so that all
+        blocks of a stage have the same, and whole vectors of them are only
+        scaled. Weights on both sides of the stage change with its channels;
+        what it returns is put back.
+        """
+        for i, stage in enumerate(self.stages):
+            orders = [getattr(block, 'order', None) for block in stage]
+            if not orders or any(o is None or not torch.equal(o, orders[0])
+                                 for o in orders):
+                continue
+            order = orders[0]
+            _put_outputs_in_order(self.downsample_layers[i], order)
+            for block in stage:
+                block.put_in_order(order)
+            if i + 1 < len(self.stages):
+                _put_inputs_in_order(self.downsample_layers[i + 1], order)
+            if i in self.out_indices:
+                if self.norm_out:
+                    _put_norm_in_order(getattr(self, f'norm{i}'), order)
+                # Known from the tables, which files hold.
+                self.register_buffer(f'order_back{i}', order.argsort(),
+                                     persistent=False)
+
+
+def _put_norm_in_order(norm: nn.LayerNorm, order: Tensor) -> None:
+    for tensor in (norm.weight, norm.bias):
+        tensor.copy_(tensor[order])
+
+
+def _put_outputs_in_order(layers: nn.Sequential, order: Tensor) -> None:
+    """The last convolution, and what follows it."""
+    for layer in reversed(layers):
+        if isinstance(layer, nn.LayerNorm):
+            _put_norm_in_order(layer, order)
+        elif isinstance(layer, nn.Conv2d):
+            layer.weight.copy_(layer.weight[order])
+            layer.bias.copy_(layer.bias[order])
+            return
+
+
+def _put_inputs_in_order(layers: nn.Sequential, order: Tensor) -> None:
+    """The first convolution, and what stands before it."""
+    for layer in layers:
+        if isinstance(layer, nn.LayerNorm):
+            _put_norm_in_order(layer, order)
+        elif isinstance(layer, nn.Conv2d):
+            layer.weight.copy_(layer.weight[:, order])
+            return
 
 
 def scale_dims(embed_dims: Sequence[int],

@@ -82,6 +82,32 @@ class _Block(BaseModule):
         """
         raise NotImplementedError
 
+    @property
+    def order(self) -> Tensor | None:
+        """The order in which the ghosts of a deployed shift-wise layer are
+        behind the other channels; None if they are, or there are none.
+        """
+        mixer = self.mixer
+        if not (self.deploy and isinstance(mixer, ShiftWiseConv2d)
+                and mixer.keeps_order):
+            return None
+        return mixer.order
+
+    @torch.no_grad()
+    def put_in_order(self, order: Tensor) -> None:
+        """Changes the deployed block to one whose input and output channel
+        ``i`` is what was ``order[i]``.
+
+        Args:
+            order (Tensor): :attr:`order`.
+        """
+        self.mixer.put_in_order(order)
+        self._read_in_order(order)
+        last = self.pwconv2
+        last = last[0] if isinstance(last, nn.Sequential) else last
+        for tensor in (last.weight, last.bias):
+            tensor.copy_(tensor[order])
+
 
 def _is_read() -> bool:
     """Whether a trace or compiler follows, and wants operators of torch's."""

@@ -351,6 +351,40 @@ class ShiftWiseConv2d(KernelMasks, BaseModule):
         self.keeps_order = True
         return self._order()
 
+    @property
+    def order(self) -> Tensor | None:
+        """Input channel of each output channel; None if they are the same.
+
+        After :meth:`keep_order` as well: what readers were changed by.
+        """
+        order = self._order()
+        if order is None or torch.equal(order, order.sort().values):
+            return None
+        return order
+
+    @torch.no_grad()
+    def put_in_order(self, order: Tensor) -> None:
+        """Changes the deployed layer to one whose input and output channel
+        ``i`` is what was ``order[i]``.
+
+        Args:
+            order (Tensor): A permutation, :attr:`order`, which puts the
+                channels that take part before the ghosts.
+
+        Raises:
+            ValueError: If the layer does not keep the order of its channels
+                (:meth:`keep_order`).
+        """
+        if not self.keeps_order:
+            raise ValueError('put_in_order needs a layer that keeps the '
+                             'order of its channels: call keep_order first')
+        for tensor in (self.strip_h.weight, self.strip_v.weight,
+                       self.strip_h.bias):
+            tensor.copy_(tensor[order])
+        place = order.argsort()
+        for index in (self.rep_index, self.ghost_index):
+            index.copy_(place[index].sort().values)
+
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         # Wrong tables would load without a word and compute another function.
         for name in self.TABLES:
