@@ -140,6 +140,10 @@ def test_who_looks_or_differentiates_sees_torch(launches, monkeypatch):
         as_torch(made, x.double())
         made[1] = torch.nn.BatchNorm2d(32).eval()
         made(x)
+        for other in torch.nn.ReLU(), torch.nn.GELU('tanh'):
+            made = stem()
+            made[2] = other
+            assert_near(made(x), as_torch(made, x.double()), 1e-5)
         made = stem()
         monkeypatch.setattr(capability, 'VECTORS', 'AVX512')
         made(x)

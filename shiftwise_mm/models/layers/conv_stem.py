@@ -42,9 +42,11 @@ class ConvStem(nn.Sequential):
         conv, norm, act, *rest = self
         x = conv(x)
         # In inference the widest tensor of a network stays where it is.
-        x = (norm_gelu_(x, norm.weight, norm.bias, norm.eps)
-             if type(norm) is LayerNorm2d and norm_gelu_is_faster(x)
-             else act(norm(x)))
+        if type(norm) is LayerNorm2d and type(act) is nn.GELU and \
+                act.approximate == 'none' and norm_gelu_is_faster(x):
+            x = norm_gelu_(x, norm.weight, norm.bias, norm.eps)
+        else:
+            x = act(norm(x))
         for layer in rest:
             x = layer(x)
         return x
