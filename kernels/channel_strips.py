@@ -64,13 +64,13 @@ def deployed_kernel(taps: int, lanes: int, excited: bool):
                   places, before):
         """Whether channels have nothing but their centre, in ``strip_h``."""
         # Zeros are counted: of NaN fast arithmetic may say that it is none.
-        count, at, zeros = places * taps, 0, vec(0.0)
-        alone = True
+        count, at, alone = places * taps, 0, True
         while at < count and alone:
             v = read(strip_v, frm + at * lanes)
             alone = total_of(ti.select(v == 0.0, vec(1.0), vec(0.0))) == lanes
             at += 1
         if alone:
+            zeros = vec(0.0)
             for i in range(count):
                 v = read(strip_h, frm + i * lanes)
                 zeros += ti.select(v == 0.0, vec(1.0), vec(0.0))
@@ -80,6 +80,20 @@ def deployed_kernel(taps: int, lanes: int, excited: bool):
                     left -= 1
             alone = left == 0
         return alone
+
+    @ti.func
+    def scale(x: ti.template(), frm, step, factor, offset,
+              out: ti.template(), to, out_step, rows, width):
+        """``factor * x + offset`` of all pixels, and its sum."""
+        total = vec(0.0)
+        for r in range(rows):
+            of_row = vec(0.0)  # sums of fewer are more exact
+            for i in range(r * width, r * width + width):
+                v = read(x, frm + i * step) * factor + offset
+                out[(to + i * out_step) & INDEX] = v
+                of_row += v
+            total += of_row
+        return total
 
     @ti.func
     def put_means(means: ti.template(), to, total, pixels):
@@ -130,15 +144,10 @@ def deployed_kernel(taps: int, lanes: int, excited: bool):
                     factor = vec([strip_h[at + lane * places * taps]
                                   for lane in ti.static(range(lanes))])
                     for image in range(first, last):
-                        total = vec(0.0)
-                        for r in range(H):
-                            pixel, of_row = (image * H + r) * W, vec(0.0)
-                            for i in range(W):
-                                v = read(x, (pixel + i) * C +
-                                         channel) * factor + offset
-                                out[((pixel + i) * vectors + c) & INDEX] = v
-                                of_row += v
-                            total += of_row
+                        pixel = image * H * W
+                        total = scale(x, pixel * C + channel, C, factor,
+                                      offset, out, pixel * vectors + c,
+                                      vectors, H, W)
                         if ti.static(excited):
                             put_means(means, image * C + channel, total,
                                       H * W)
@@ -168,7 +177,7 @@ def deployed_kernel(taps: int, lanes: int, excited: bool):
                                 result, own, one, turned)
                         total = vec(0.0)
                         for r in range(H):
-                            of_row = vec(0.0)  # sums of fewer are more exact
+                            of_row = vec(0.0)
                             at = (result + r * row) & INDEX
                             to = (pixel + r * W) * vectors + c
                             for i in range(W):
