@@ -25,6 +25,30 @@ TOLERANCE = {
 }
 
 
+def record_launches(monkeypatch, ops, name: str) -> list[tuple]:
+    """Lets ``ops`` take its kernel for any size, as with AVX2.
+
+    Args:
+        ops (module): Of an operator with ``kernels`` and ``_LEAST``.
+        name (str): Of the kernel's function.
+
+    Returns:
+        list[tuple]: The shapes that it is given from now on.
+    """
+    from shiftwise_mm.ops import capability
+    seen = []
+    run = getattr(ops.kernels, name)
+
+    def spy(x, *arguments):
+        seen.append(tuple(x.shape))
+        return run(x, *arguments)
+
+    monkeypatch.setattr(ops.kernels, name, spy)
+    monkeypatch.setattr(ops, '_LEAST', 1)
+    monkeypatch.setattr(capability, 'VECTORS', 'AVX2')
+    return seen
+
+
 def assert_near(actual: torch.Tensor, expected: torch.Tensor,
                 tolerance: float | None = None) -> None:
     """Fails where the largest error exceeds the share of the largest value."""

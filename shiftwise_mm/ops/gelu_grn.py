@@ -7,7 +7,7 @@ from torch import Tensor
 from shiftwise_mm.kernels import gelu_grn as kernels
 
 from .capability import has_avx2_only
-from .masks import has_values
+from .masks import is_plain_inference
 
 __all__ = ['gelu_grn_', 'gelu_grn_is_faster']
 
@@ -22,9 +22,7 @@ def gelu_grn_is_faster(x: Tensor, channels: int) -> bool:
     """
     elements = x.numel() // x.shape[-1] * channels
     return (has_avx2_only() and elements >= _LEAST
-            and x.dtype == torch.float32 and not torch.is_grad_enabled()
-            and not torch.is_autocast_enabled('cpu') and has_values(x)
-            and not torch._C._len_torch_dispatch_stack()
+            and x.dtype == torch.float32 and is_plain_inference(x)
             and kernels.reason(elements, channels, x.device) is None)
 
 

@@ -8,8 +8,8 @@ from torch._guards import active_fake_mode
 from .operator import as_autocast
 from .spec import ShiftSpec
 
-__all__ = ['check_mask', 'density_of', 'has_values', 'mask_bytes',
-           'masked_weight', 'nothing']
+__all__ = ['check_mask', 'density_of', 'has_values', 'is_plain_inference',
+           'mask_bytes', 'masked_weight', 'nothing']
 
 
 def check_mask(mask: Tensor | None, spec: ShiftSpec) -> None:
@@ -43,6 +43,17 @@ def has_values(*tensors: Tensor) -> bool:
         return False
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor
     return all([t.is_cpu and not wrapped(t) for t in tensors])
+
+
+def is_plain_inference(*tensors: Tensor) -> bool:
+    """Whether kernels that torch does not know may compute with them.
+
+    Nobody differentiates, casts by itself, traces or counts operators, and
+    they :func:`has_values`.
+    """
+    return not (torch.is_grad_enabled() or torch.is_autocast_enabled('cpu')
+                or not has_values(*tensors)
+                or torch._C._len_torch_dispatch_stack())
 
 
 def mask_bytes(mask: Tensor) -> bytes | None:

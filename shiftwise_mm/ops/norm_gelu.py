@@ -7,7 +7,7 @@ from torch import Tensor
 from shiftwise_mm.kernels import norm_gelu as kernels
 
 from .capability import has_avx2_only
-from .masks import has_values
+from .masks import is_plain_inference
 
 __all__ = ['norm_gelu_', 'norm_gelu_is_faster']
 
@@ -19,9 +19,7 @@ def norm_gelu_is_faster(x: Tensor) -> bool:
 
     With AVX2 alone, where it was measured.
     """
-    return (has_avx2_only() and not torch.is_grad_enabled()
-            and not torch.is_autocast_enabled('cpu') and has_values(x)
-            and not torch._C._len_torch_dispatch_stack()
+    return (has_avx2_only() and is_plain_inference(x)
             and x.dtype == torch.float32 and x.numel() >= _LEAST
             and kernels.reason(x) is None)
 

@@ -18,7 +18,7 @@ from . import autotune
 from .capability import has_avx2_only
 from .excitation import Excitation, excite
 from .fused import fused_reason
-from .masks import has_values
+from .masks import has_values, is_plain_inference
 from .same_bits import same_bits
 from .spec import ShiftSpec
 from .strips import strip_pair_conv
@@ -148,9 +148,7 @@ class StripPair:
             Tensor: ``(B, C, H, W)``.
         """
         weights = _Weights(strip_h, strip_v, bias, self.spec)
-        if torch.is_grad_enabled() or torch.is_autocast_enabled('cpu') \
-                or not has_values(strip_h, x) \
-                or torch._C._len_torch_dispatch_stack():
+        if not is_plain_inference(strip_h, x):
             # Which counters can see.
             return _excited(_by_strips(x, weights), excitation)
         case = x.shape, x.dtype, torch.get_num_threads()

@@ -4,7 +4,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import assert_near
+from helpers import assert_near, record_launches
 from shiftwise_mm.kernels import gelu_grn as kernels
 from shiftwise_mm.kernels import memory
 from torch.utils.flop_counter import FlopCounterMode
@@ -103,17 +103,7 @@ def test_why_it_cannot_run(elements, channels, words):
 @pytest.fixture
 def launches(monkeypatch):
     """Blocks of any size take the kernel; the shapes that it was given."""
-    seen = []
-    run = gelu_grn.kernels.gelu_grn_
-
-    def spy(x, *arguments):
-        seen.append(tuple(x.shape))
-        return run(x, *arguments)
-
-    monkeypatch.setattr(gelu_grn.kernels, 'gelu_grn_', spy)
-    monkeypatch.setattr(gelu_grn, '_LEAST', 1)
-    monkeypatch.setattr(capability, 'VECTORS', 'AVX2')
-    return seen
+    return record_launches(monkeypatch, gelu_grn, 'gelu_grn_')
 
 
 def network():

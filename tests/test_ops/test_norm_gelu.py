@@ -4,7 +4,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import assert_near
+from helpers import assert_near, record_launches
 from shiftwise_mm.kernels import memory
 from shiftwise_mm.kernels import norm_gelu as kernels
 from torch.utils.flop_counter import FlopCounterMode
@@ -82,17 +82,7 @@ def test_why_it_cannot_run(shape, words):
 @pytest.fixture
 def launches(monkeypatch):
     """Stems of any size take the kernel; the shapes that it was given."""
-    seen = []
-    run = norm_gelu.kernels.norm_gelu_
-
-    def spy(x, *arguments):
-        seen.append(tuple(x.shape))
-        return run(x, *arguments)
-
-    monkeypatch.setattr(norm_gelu.kernels, 'norm_gelu_', spy)
-    monkeypatch.setattr(norm_gelu, '_LEAST', 1)
-    monkeypatch.setattr(capability, 'VECTORS', 'AVX2')
-    return seen
+    return record_launches(monkeypatch, norm_gelu, 'norm_gelu_')
 
 
 def stem(stride=4):
