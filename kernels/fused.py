@@ -111,20 +111,18 @@ def forward_kernel(taps: int, lanes: int):
                         height = padded + 2 * pad
                         result = plane + size * height
                         for g in range(first_group, last_group):
-                            tile = (g - first_group) * lanes
                             near, far = g > first_group, g < last_group - 1
-                            place = g * lanes + d * 3 * tile
+                            place = (g + d * 3 * (g - first_group)) * lanes
                             if some > 0:
                                 if d == 0:
                                     move.load_v(x, base, width, H, places,
-                                                place, tile, near, far,
+                                                place, near, far, scratch,
+                                                tiles, floats, edge, one)
+                                else:
+                                    move.load_h(x, base, width, places, place,
+                                                near, far, mask, g * MASKS,
                                                 scratch, tiles, floats, edge,
                                                 one)
-                                else:
-                                    move.load_h(x, base, width, H, places,
-                                                place, tile, near, far, mask,
-                                                g * MASKS, scratch, tiles,
-                                                floats, edge, one)
                                 change.to_products(
                                     scratch, tiles, length, mask,
                                     g * MASKS + 4, floats, edge, plane,
@@ -138,9 +136,7 @@ def forward_kernel(taps: int, lanes: int):
                                     walk.convolve(
                                         floats, at, table, offset, first,
                                         last, scratch, plane, length,
-                                        result, padded, 0)
-                                    change.from_products(
-                                        scratch, result, length, tiles)
+                                        result, padded, False, tiles, True)
                                     if s == 0:
                                         move.store_v(
                                             scratch, tiles, H, places,
@@ -244,21 +240,19 @@ def backward_kernel(taps: int, lanes: int):
                     plane_x = result + size * padded
                     spread = plane_x + size * height
                     for g in range(first_group, last_group):
-                        tile = (g - first_group) * lanes
                         near, far = g > first_group, g < last_group - 1
-                        place = g * lanes + d * 3 * tile
+                        place = (g + d * 3 * (g - first_group)) * lanes
                         sides = g * MASKS + 4
                         lists = wanted & (3 + d)
                         if need_weight and lists != 0 and some > 0:
                             if d == 0:
                                 move.load_v(x, base, width, H, places, place,
-                                            tile, near, far, scratch, tiles,
-                                            floats, edge, one)
+                                            near, far, scratch, tiles, floats,
+                                            edge, one)
                             else:
-                                move.load_h(x, base, width, H, places, place,
-                                            tile, near, far, mask, g * MASKS,
-                                            scratch, tiles, floats, edge,
-                                                one)
+                                move.load_h(x, base, width, places, place,
+                                            near, far, mask, g * MASKS,
+                                            scratch, tiles, floats, edge, one)
                             change.to_products(scratch, tiles, length, mask,
                                                sides, floats, edge, plane_x,
                                                height, cleared_x != length)
@@ -270,21 +264,20 @@ def backward_kernel(taps: int, lanes: int):
                             if wanted >> s & 1:
                                 if last > first:
                                     if s == 0:
-                                        move.load_v(
-                                            grad_v, base, width, H, places,
-                                            place, tile, near, far, scratch,
-                                            tiles, floats, edge, one)
+                                        move.load_v(grad_v, base, width, H,
+                                                    places, place, near, far,
+                                                    scratch, tiles, floats,
+                                                    edge, one)
                                     elif s == 1:
-                                        move.load_v(
-                                            grad_i, base, width, H, places,
-                                            place, tile, near, far, scratch,
-                                            tiles, floats, edge, one)
+                                        move.load_v(grad_i, base, width, H,
+                                                    places, place, near, far,
+                                                    scratch, tiles, floats,
+                                                    edge, one)
                                     else:
-                                        move.load_h(
-                                            grad_h, base, width, H, places,
-                                            place, tile, near, far, mask,
-                                            g * MASKS, scratch, tiles,
-                                            floats, edge, one)
+                                        move.load_h(grad_h, base, width,
+                                                    places, place, near, far,
+                                                    mask, g * MASKS, scratch,
+                                                    tiles, floats, edge, one)
                                     if need_weight:
                                         change.to_spread(
                                             scratch, tiles, length, mask,
@@ -307,7 +300,8 @@ def backward_kernel(taps: int, lanes: int):
                                         floats, at, table, offset_x, first,
                                         last, scratch, plane, length,
                                         result, padded,
-                                        s == 1 and wanted & 1 != 0)
+                                        s == 1 and wanted & 1 != 0, tiles,
+                                        False)
                             at += (last - first) * products
                         # The first direction writes, the other adds.
                         adds = d == 1 and wanted & 3 != 0

@@ -62,7 +62,7 @@ class _Layout(NamedTuple):
     """Which tile a lane holds, and where it is.
 
     Attributes:
-        images (int): That share a vector.
+        images (int): Whose tiles follow each other.
         groups (tuple[int, int]): Vectors of a row of tiles, down the columns
             and along the rows.
         mask (Tensor): See :data:`~.lanes.MASKS`.
@@ -81,17 +81,21 @@ class _Layout(NamedTuple):
 def _layout(shape: tuple[int, int, int, int], lanes: int) -> _Layout:
     """Tables of one shape, whose ``W`` is a multiple of ``TILE``.
 
-    The tiles of a row follow each other in the lanes, and images with few
-    tiles share a vector. A row that is longer takes several vectors.
+    The tiles of a row follow each other in the lanes, and those of the next
+    image behind them: as many images as leave the fewest lanes empty.
     """
     B, C, H, W = shape
+    both = W // TILE, -(-H // TILE)
+
+    def vectors(images: int) -> list[int]:
+        return [-(-images * tiles // lanes) for tiles in both]
+
     with torch.inference_mode(False), torch.device('cpu'):
-        longest = max(W, H + 3) // TILE
-        images = max(p for p in range(1, B + 1)
-                     if B % p == 0 and (p == 1 or p * longest <= lanes))
+        images = min((p for p in range(1, min(B, lanes) + 1) if B % p == 0),
+                     key=lambda p: sum(vectors(p)) / p)
         masks, places = [], []
-        for tiles, down in ((W // TILE, True), (-(-H // TILE), False)):
-            groups = -(-images * tiles // lanes)
+        for tiles, groups, down in zip(both, vectors(images), (True, False),
+                                       strict=True):
             number = torch.arange(groups * lanes).view(groups, 1, lanes)
             there = number < images * tiles
             number = number.clamp(max=images * tiles - 1)

@@ -3,6 +3,7 @@
 from functools import cache
 from types import SimpleNamespace
 
+from .lane_transforms import transforms
 from .lanes import INDEX, ROWS, layout
 
 __all__ = ['sums']
@@ -16,6 +17,7 @@ def sums(taps: int, lanes: int) -> SimpleNamespace:
     size, pad, vec = types.size, types.pad, types.vec
     oct_ = ti.types.vector(8, ti.f32)
     quad = ti.types.vector(4, ti.f32)
+    from_products = transforms(taps, lanes).from_products
 
     def place(row: int) -> int:
         """Where the weights of a row of two taps are: the second's first."""
@@ -24,11 +26,13 @@ def sums(taps: int, lanes: int) -> SimpleNamespace:
     @ti.func
     def convolve(weight: ti.template(), weight_at, table: ti.template(),
                  offset, first, last, scratch: ti.template(), plane, length,
-                 result, result_height, add):
+                 result, result_height, add, tiles, finish: ti.template()):
         """Sums of the taps ``first..last-1``, sorted by falling offset.
 
         ``weight_at`` is where the weights of the first are. Where ``add`` is
-        set they are added to what is there.
+        set they are added to what is there. ``result`` is a plane; with
+        ``finish`` it is one block, whose rows go to ``tiles`` while a cache
+        holds them.
         """
         begin = first
         end = first
@@ -42,7 +46,9 @@ def sums(taps: int, lanes: int) -> SimpleNamespace:
             for q in range(size):
                 a0, a1, a2, a3 = vec(0.0), vec(0.0), vec(0.0), vec(0.0)
                 a4, a5, a6, a7 = vec(0.0), vec(0.0), vec(0.0), vec(0.0)
-                out = (result + top * size + q) & INDEX
+                out = (result + q) & INDEX
+                if ti.static(not finish):
+                    out = (result + top * size + q) & INDEX
                 if add:
                     a0, a1 = scratch[out], scratch[out + 1 * size]
                     a2, a3 = scratch[out + 2 * size], scratch[out + 3 * size]
@@ -103,6 +109,9 @@ def sums(taps: int, lanes: int) -> SimpleNamespace:
                 scratch[out + 5 * size] = a5
                 scratch[out + 6 * size] = a6
                 scratch[out + 7 * size] = a7
+            if ti.static(finish):
+                from_products(scratch, result, ti.min(ROWS, length - top),
+                              (tiles + 4 * top) & INDEX)
 
     @ti.func
     def total(v):

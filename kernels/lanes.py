@@ -1,7 +1,7 @@
 """Vector types of the fused kernel, and the way in and out of its layout.
 
 Everything moves as *quads*, four neighbours of a row. A vector's lanes each
-name one (``places``), so images that share a vector, the end of a row and the
+name one (``places``), so images that share vectors, the end of a row and the
 two directions differ in a table only. Down the columns a quad is a tile; along
 the rows the quads of four columns are read from each of a tile's rows. Lanes
 without a tile, and rows below the image, name the last that there is: what
@@ -161,13 +161,12 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
 
     @ti.func
     def load_v(source: ti.template(), base, width, length,
-               places: ti.template(), at, first, near, far,
-               scratch: ti.template(), tiles, floats: ti.template(), edge,
-               one):
-        """Rows of tiles down the columns, from tile ``first`` of a row on.
+               places: ti.template(), at, near, far, scratch: ti.template(),
+               tiles, floats: ti.template(), edge, one):
+        """Rows of tiles down the columns.
 
-        The row has tiles in other vectors before and behind where ``near``
-        and ``far`` say so.
+        There are other vectors before and behind where ``near`` and ``far``
+        say so.
         """
         spots = look_up(places, at)
         for r in range(length):
@@ -177,13 +176,15 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
             scratch[row], scratch[row + 1] = x0, x1
             scratch[row + 2], scratch[row + 3] = x2, x3
         if near:
+            frm = base + places[at - 1]
             for r in range(length):
-                q = source[base + r * width + first - 1]
+                q = source[frm + r * width]
                 floats[edge + 4 * r] = q[3]
                 floats[edge + 4 * r + 1] = q[2]
         if far:
+            frm = base + places[at + lanes]
             for r in range(length):
-                q = source[base + r * width + first + lanes]
+                q = source[frm + r * width]
                 floats[edge + 4 * r + 2] = q[0]
                 floats[edge + 4 * r + 3] = q[1]
 
@@ -194,11 +195,11 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
             floats[to + 4 * i] = q[i]
 
     @ti.func
-    def load_h(source: ti.template(), base, width, height,
-               places: ti.template(), at, first, near, far,
-               mask: ti.template(), inside, scratch: ti.template(), tiles,
-               floats: ti.template(), edge, one):
-        """Rows of tiles along the rows; ``first`` is the first tile's number.
+    def load_h(source: ti.template(), base, width, places: ti.template(), at,
+               near, far, mask: ti.template(), inside,
+               scratch: ti.template(), tiles, floats: ti.template(), edge,
+               one):
+        """Rows of tiles along the rows.
 
         Zero where there is no row of the image (``mask`` from ``inside`` on).
         """
@@ -214,17 +215,21 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
                 scratch[to + 8] = ti.select(there, x2, 0.0)
                 scratch[to + 12] = ti.select(there, x3, 0.0)
         if near:
+            above = base + places[at - 1]
+            above2 = base + places[at - lanes - 1]
             for c in range(width):
-                above, to = base + (4 * first - 1) * width + c, edge + 16 * c
-                beside(source, above, floats, to)
-                beside(source, above - width, floats, to + 1)
+                to = edge + 16 * c
+                beside(source, above + c, floats, to)
+                beside(source, above2 + c, floats, to + 1)
         if far:
-            below = 4 * (first + lanes)
+            below = base + places[at + 4 * lanes]
+            below2 = base + places[at + 5 * lanes]
+            there2 = mask[inside + MASKS + 1]
             for c in range(width):
-                frm, to = base + below * width + c, edge + 16 * c + 2
-                beside(source, frm, floats, to)
-                if below + 1 < height:
-                    beside(source, frm + width, floats, to + 1)
+                to = edge + 16 * c + 2
+                beside(source, below + c, floats, to)
+                if there2[0] != 0:
+                    beside(source, below2 + c, floats, to + 1)
                 else:
                     for i in ti.static(range(4)):
                         floats[to + 1 + 4 * i] = 0.0

@@ -116,7 +116,8 @@ def forms_for(x, spec):
 
 
 case_ids = [case_id(case) for case in CASES]
-# Rows of tiles that fill, share and overflow the vectors of the fused form.
+# Rows of tiles that fill, share and overflow the vectors of the fused form, of
+# one image and of several behind each other.
 LANE_CASES = [
     (4, 2, 56, 56, 51, 3, 4),
     (6, 2, 28, 28, 49, 3, 1),
@@ -126,6 +127,7 @@ LANE_CASES = [
     (3, 1, 65, 63, 13, 3, 2),
     (2, 3, 1, 90, 9, 5, 1),
     (1, 1, 112, 224, 51, 3, 1),
+    (3, 1, 50, 68, 51, 5, 1),
 ]
 
 
