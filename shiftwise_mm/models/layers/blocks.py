@@ -13,6 +13,7 @@ from .dilated_reparam import DilatedReparamConv2d
 from .drop_path import DropPath
 from .fold import affine_of, fold_conv
 from .gelu_grn_linear import gelu_grn_linear
+from .joining import is_chain, may_be_joined
 from .norm import GRN, NCHWtoNHWC, NHWCtoNCHW, SEModule
 from .norm_cfg import build_norm
 from .pointwise_linear import PointwiseLinear
@@ -109,11 +110,6 @@ class _Block(BaseModule):
             tensor.copy_(tensor[order])
 
 
-def _is_read() -> bool:
-    """Whether a trace or compiler follows, and wants operators of torch's."""
-    return torch.jit.is_tracing() or torch.compiler.is_compiling()
-
-
 class UniRepBlock(_Block):
     r"""Residual block of the unirep style (UniRepLKNet, ``ShiftWise_v2``).
 
@@ -160,23 +156,35 @@ class UniRepBlock(_Block):
             self.pwconv2.append(build_norm(norm_cfg, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        y, second = self._mix(x), self.pwconv2[0]
-        if self.deploy and type(second) is PointwiseLinear and not (
-                self.training or torch.is_grad_enabled() or _is_read()):
-            return self.pwconv2[1](linear_onto(
+        y, joined = self._mix(x), self._is_joined()
+        if joined and self.deploy and len(self.pwconv2) == 2 and not (
+                self.training or torch.is_grad_enabled()):
+            second, permute = self.pwconv2
+            return permute(linear_onto(
                 x.permute(0, 2, 3, 1), self._hidden(y), second.weight,
                 second.bias))
-        y = self._feed_forward(y)
+        y = self._feed_forward(y, joined)
         if self.gamma is not None:
             y = y * self.gamma.view(-1, 1, 1)
         return x + self.drop_path(y)
+
+    def _is_joined(self) -> bool:
+        """Whether the feed-forward network's parts are computed together."""
+        first, act, second = self.pwconv1, self.act, self.pwconv2
+        return (is_chain(first, NCHWtoNHWC, PointwiseLinear)
+                and is_chain(act, nn.GELU, GRN)
+                and is_chain(second, PointwiseLinear, NHWCtoNCHW)
+                and may_be_joined(self.drop_path, DropPath)
+                and len(first) == len(act) == 2
+                and act[0].approximate == 'none')
 
     def _mix(self, x: Tensor) -> Tensor:
         """``se(norm(mixer(x)))``; deployed shift-wise layers take SE in."""
         mixer, se = self.mixer, self.se
         if self.deploy and isinstance(mixer, ShiftWiseConv2d) and \
-                type(se) is SEModule and not (
-                    torch.is_grad_enabled() or _is_read()):
+                not torch.is_grad_enabled() and \
+                may_be_joined(se, SEModule) and \
+                may_be_joined(self.norm, nn.Identity):
             return mixer(x, se)
         return se(self.norm(mixer(x)))
 
@@ -187,15 +195,16 @@ class UniRepBlock(_Block):
         up.bias.copy_(up.bias[back])
         linear.weight.copy_(linear.weight[:, back])
 
-    def _feed_forward(self, y: Tensor) -> Tensor:
-        """``pwconv2(act(pwconv1(y)))`` with as few wide tensors as can be."""
-        grn, second = self.act[1], self.pwconv2[0]
-        plain = _is_read()
-        if not plain and not torch.is_grad_enabled():
+    def _feed_forward(self, y: Tensor, joined: bool) -> Tensor:
+        """``pwconv2(act(pwconv1(y)))``; ``joined`` with as few wide tensors
+        as can be.
+        """
+        if joined and not torch.is_grad_enabled():
             return self.pwconv2(self._hidden(y))
         y = self.pwconv1(y)
-        if plain or self.deploy or not y.requires_grad:
+        if not joined or self.deploy or not y.requires_grad:
             return self.pwconv2(self.act(y))
+        grn, second = self.act[1], self.pwconv2[0]
         y = gelu_grn_linear(y, grn.gamma, grn.beta, second.weight, grn.eps)
         return self.pwconv2[1:](y)
 

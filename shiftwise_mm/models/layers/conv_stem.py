@@ -6,6 +6,7 @@ from torch import Tensor
 
 from shiftwise_mm.ops.norm_gelu import norm_gelu_, norm_gelu_is_faster
 
+from .joining import may_be_joined
 from .norm import LayerNorm2d
 
 __all__ = ['ConvStem']
@@ -42,7 +43,8 @@ class ConvStem(nn.Sequential):
         conv, norm, act, *rest = self
         x = conv(x)
         # In inference the widest tensor of a network stays where it is.
-        if type(norm) is LayerNorm2d and type(act) is nn.GELU and \
+        if may_be_joined(norm, LayerNorm2d) and \
+                may_be_joined(act, nn.GELU) and \
                 act.approximate == 'none' and norm_gelu_is_faster(x):
             x = norm_gelu_(x, norm.weight, norm.bias, norm.eps)
         else:
