@@ -1,12 +1,13 @@
 """Parts that are computed together still have their hooks and adapters."""
 import copy
+import re
 
 import pytest
 import torch
 import torch.nn as nn
 from helpers import assert_near, randomise_norms
 
-from shiftwise_mm.models import ShiftWiseNet
+from shiftwise_mm.models import ShiftWiseNet, SLaK
 from shiftwise_mm.models.layers import GRN, LayerNorm2d
 from shiftwise_mm.models.layers.blocks import UniRepBlock
 from shiftwise_mm.models.layers.joining import is_chain, may_be_joined
@@ -133,6 +134,36 @@ def test_another_module_in_a_place_is_called(change, deploy):
     out = last(net)
     assert_near(out, copy.deepcopy(net).double()(X.double())[-1])
     assert (out - last(before)).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize('name, part', [
+    ('pwconv1.1', Adapter), ('pwconv2.0', Adapter),
+    ('se', lambda se: nn.Identity()), ('act.1', lambda grn: nn.Tanh()),
+    ('act', lambda act: act[0]),
+    ('act', lambda act: nn.Sequential(*act, nn.ReLU())),
+    ('pwconv1.1', nn.utils.parametrizations.weight_norm)])
+def test_what_is_in_a_parts_place_is_not_folded(name, part):
+    net = network(False)
+    block, before = block_of(net), last(net)
+    part = part(block.get_submodule(name))
+    parent, _, child = name.rpartition('.')
+    setattr(block.get_submodule(parent), child, part)
+    shown = re.escape(name.replace('.1', '[1]').replace('.0', '[0]'))
+    changed = last(net)
+    with pytest.raises(TypeError, match=f'{shown} must'):
+        block.switch_to_deploy()
+    assert torch.equal(last(net), changed) and not block.deploy
+    assert changed.shape == before.shape
+
+
+@pytest.mark.parametrize('name', ['pwconv1', 'pwconv2'])
+def test_what_is_in_a_parts_place_is_not_folded_in_slak(name):
+    net = SLaK(dict(embed_dims=(8, 16), depths=(1, 1)), kernel_sizes=(9, 9),
+               layer_scale_init_value=.5)
+    block = net.stages[-1][0]
+    setattr(block, name, Adapter(getattr(block, name)))
+    with pytest.raises(TypeError, match=f'{name} must be'):
+        net.switch_to_deploy()
 
 
 def test_the_stem_has_its_hooks():

@@ -110,6 +110,15 @@ class _Block(BaseModule):
             tensor.copy_(tensor[order])
 
 
+def _check_part(name: str, part: nn.Module, *kinds: type) -> None:
+    """Refuses to fold what was put in a part's place."""
+    if type(part) not in kinds:
+        raise TypeError(
+            f'{name} must be {" or ".join(k.__name__ for k in kinds)} to be '
+            f'deployed, got {type(part).__name__}; merge adapters and '
+            'parametrizations before')
+
+
 class UniRepBlock(_Block):
     r"""Residual block of the unirep style (UniRepLKNet, ``ShiftWise_v2``).
 
@@ -231,12 +240,24 @@ class UniRepBlock(_Block):
         call does nothing.
 
         Raises:
-            TypeError: If a norm has no running statistics to fold.
+            TypeError: If a norm has no running statistics to fold, or another
+                module is in the place of a part.
         """
         if self.deploy:
             return
+        _check_part('se', self.se, SEModule)
+        for name, chain, length in (('pwconv1', self.pwconv1, 2),
+                                    ('act', self.act, 2),
+                                    ('pwconv2', self.pwconv2, 3)):
+            _check_part(name, chain, nn.Sequential)
+            if len(chain) != length:
+                raise TypeError(f'{name} must have {length} modules to be '
+                                f'deployed, got {len(chain)}')
         linear, permute, norm = self.pwconv2
         grn = self.act[1]
+        _check_part('pwconv1[1]', self.pwconv1[1], nn.Linear, PointwiseLinear)
+        _check_part('act[1]', grn, GRN)
+        _check_part('pwconv2[0]', linear, nn.Linear, PointwiseLinear)
         scale, offset = (t.to(linear.weight.device)
                          for t in affine_of(norm, linear.out_features))
         self._fold_mixer(*affine_of(self.norm, linear.out_features))
@@ -321,10 +342,13 @@ class ConvNeXtBlock(_Block):
         call does nothing.
 
         Raises:
-            TypeError: If a norm has no running statistics to fold.
+            TypeError: If a norm has no running statistics to fold, or another
+                module is in the place of a part.
         """
         if self.deploy:
             return
+        for name in ('pwconv1', 'pwconv2'):
+            _check_part(name, getattr(self, name), nn.Linear, PointwiseLinear)
         self._fold_mixer()
         if self.gamma is not None:
             self.pwconv2.weight.mul_(self.gamma.view(-1, 1))
