@@ -11,11 +11,16 @@ from . import fused, launcher, runtime
 from .lanes import INDEX, ROWS, TILE
 from .memory import TASKS, aligned, scratch, vector_lanes
 
-__all__ = ['TAPS', 'DTYPES', 'MAX_ELEMENTS', 'Taps', 'forward', 'backward']
+__all__ = [
+    'TAPS', 'DTYPES', 'MAX_ELEMENTS', 'MAX_SIDE', 'Taps', 'forward', 'backward'
+]
 
 TAPS = (3, 5)  # small kernels that the kernel is made for
 DTYPES = (torch.float32, )
 MAX_ELEMENTS = 2**31 - 1  # Taichi indexes with 32 bits
+# Of an image: the scratch of one task then has some 2**29.2 floats of the
+# INDEX that it may have.
+MAX_SIDE = 2**20
 
 
 class Taps(NamedTuple):

@@ -42,6 +42,10 @@ def fused_reason(x: Tensor, spec: ShiftSpec | None) -> str | None:
         allowed = ' and '.join(map(str, fused_launch.TAPS))
         return (f'on a CPU it is made for small kernels of {allowed}, not '
                 f'{spec.small_kernel}')
+    side = max(x.shape[2:])
+    if on_cpu and side > fused_launch.MAX_SIDE:
+        return ('on a CPU it takes sides of at most '
+                f'{fused_launch.MAX_SIDE}, not {side}')
     # On a CPU rows are filled up.
     elements = x.numel() + on_cpu * 8 * x.shape[:-1].numel()
     if spec is not None:  # the gradients of all taps, in parts

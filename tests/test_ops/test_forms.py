@@ -97,6 +97,10 @@ def test_too_many_elements_are_refused():
     many = torch.zeros(1).expand(2**24).view(2**23, 2, 1, 1)  # of planes
     assert available_forms(many)['fused'] is None
     assert '32 bits' in available_forms(many, SPEC)['fused']
+    for shape in ((1, 2, 1, 2**20 + 1), (1, 2, 2**20 + 1, 1)):
+        long = torch.zeros(1).expand(shape)
+        assert '1048576, not 1048577' in available_forms(long)['fused']
+        assert available_forms(long[..., :2**20, :2**20])['fused'] is None
 
 
 @pytest.mark.parametrize('change, error, words', [
