@@ -13,8 +13,8 @@ def main(argv=None) -> None:
     args = parse_args(argv)
     from shiftwise_mm.engine.checkpoint_files import inspect_file
     try:
-        print(inspect_file(args.src))
+        text = inspect_file(args.src)
     except (ValueError, OSError) as error:
-        text = ' '.join(str(error).split())
-        print(f'inspect_checkpoint: {text}', file=sys.stderr)
+        print('inspect_checkpoint:', *str(error).split(), file=sys.stderr)
         sys.exit(2)
+    print(text)

@@ -6,11 +6,13 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import ROOT
 from processes import run_fresh
 
 import shiftwise_mm
 from shiftwise_mm.cli.console import SUB_COMMANDS, main
+from shiftwise_mm.models import ShiftWiseNet
 from shiftwise_mm.version import __version__
 
 MODULES = {path.stem for path in ROOT.glob('shiftwise_mm/cli/*.py')
@@ -40,17 +42,29 @@ def test_the_installed_command_lists_all(tmp_path):
     assert all(len(line) < 80 for line in done.stdout.splitlines())
 
 
-@pytest.mark.parametrize('unbuffered', ['', '1'])
-def test_a_reader_that_leaves_is_no_error(unbuffered, tmp_path):
-    """``shiftwise | head``: printed at once, or when the program ends."""
+def run_without_reader(*arguments, cwd, unbuffered):
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write) as gone:
-        done = subprocess.run(
-            [Path(sys.executable).with_name('shiftwise')], stdout=gone,
-            stderr=subprocess.PIPE, cwd=tmp_path, text=True,
+        return subprocess.run(
+            [Path(sys.executable).with_name('shiftwise'), *arguments],
+            stdout=gone, stderr=subprocess.PIPE, cwd=cwd, text=True,
             env={**os.environ, 'PYTHONUNBUFFERED': unbuffered})
+
+
+@pytest.mark.parametrize('unbuffered', ['', '1'])
+def test_a_reader_that_leaves_is_no_error(unbuffered, tmp_path):
+    """``shiftwise | head``: printed at once, or when the program ends."""
+    done = run_without_reader(cwd=tmp_path, unbuffered=unbuffered)
     assert (done.returncode, done.stderr) == (141, '')
+
+
+def test_nor_is_it_one_of_the_file_that_is_read(tmp_path):
+    torch.save(ShiftWiseNet('nano').state_dict(), tmp_path / 'nano.pth')
+    done = run_without_reader('inspect', 'nano.pth', cwd=tmp_path,
+                              unbuffered='1')
+    assert done.returncode == 141
+    assert 'inspect_checkpoint' not in done.stderr
 
 
 def test_another_broken_pipe_is_one(monkeypatch):
