@@ -42,7 +42,7 @@ def fused_reason(x: Tensor, spec: ShiftSpec | None) -> str | None:
         allowed = ' and '.join(map(str, fused_launch.TAPS))
         return (f'on a CPU it is made for small kernels of {allowed}, not '
                 f'{spec.small_kernel}')
-    side = max(x.shape[2:])
+    side = max(x.shape[2:], default=0)
     if on_cpu and side > fused_launch.MAX_SIDE:
         return ('on a CPU it takes sides of at most '
                 f'{fused_launch.MAX_SIDE}, not {side}')
