@@ -162,13 +162,13 @@ def _plan(shape: torch.Size, n: int, taps: int, reps: int, uses: int,
     layout = _layout((B, C, H, width), lanes)
     length = -(-max(H, width) // ROWS) * ROWS
     size = TILE + n - 1
-    planes = 4 if need_x or need_weight else 2
+    planes = 4 if need_x or need_weight else 1  # and a block of sums
     # The products of a channel's entries, and a kernel behind them.
     floats = (2 * taps + 1) * n * size + n * n
     floats = -(-floats // lanes) * lanes
     # Rows of tiles and what is beside them, planes, the weights.
     share = (4 * length + 4 * length // lanes + floats // lanes +
-             planes * size * (length + 2 * (ROWS + n - 2)))
+             size * (planes * (length + 2 * (ROWS + n - 2)) + ROWS))
     parts = B // layout.images
     sizes = dict(
         share=share, floats=floats, items=parts * C, parts=parts,
