@@ -25,7 +25,7 @@ from torch import Tensor
 from . import launcher, runtime
 from .gelu import gelu
 from .lanes import INDEX, layout
-from .memory import vector_lanes
+from .memory import lanes_within
 
 __all__ = ['gelu_grn_', 'reason']
 
@@ -166,7 +166,7 @@ def _plan(images: int, places: int, channels: int, eps: float,
 
 def reason(elements: int, channels: int, device: torch.device) -> str | None:
     """Why the kernel cannot take a tensor of this size, or None."""
-    lanes = vector_lanes()
+    lanes = lanes_within(channels)
     if channels % lanes:
         return f'it takes multiples of {lanes} channels, not {channels}'
     if not 0 < elements <= INDEX:
@@ -189,7 +189,7 @@ def gelu_grn_(x: Tensor, gamma: Tensor, eps: float) -> Tensor:
         Tensor: ``x``.
     """
     B, H, W, C = x.shape
-    lanes = vector_lanes()
+    lanes = lanes_within(C)
     plan = _plan(B, H * W, C, eps, lanes)
     if gamma.data_ptr() % (4 * lanes):
         gamma = gamma.clone()

@@ -6,7 +6,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-__all__ = ['TASKS', 'vector_lanes', 'aligned', 'scratch']
+__all__ = ['TASKS', 'vector_lanes', 'lanes_within', 'aligned', 'scratch']
 
 TASKS = 4  # a thread: evens out what other programs take
 
@@ -16,6 +16,12 @@ def vector_lanes() -> int:
     """Floats in a vector of this CPU: 16 with AVX-512, else 8."""
     capability = torch.backends.cpu.get_cpu_capability()
     return 16 if capability == 'AVX512' else 8
+
+
+def lanes_within(channels: int) -> int:
+    """Floats in a vector, fewer where so many channels fill no wide ones."""
+    lanes = vector_lanes()
+    return 8 if channels % lanes else lanes
 
 
 def aligned(count: int, dtype: torch.dtype) -> Tensor:

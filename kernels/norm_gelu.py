@@ -18,7 +18,7 @@ from . import launcher, runtime
 from .gelu import gelu
 from .lane_sums import sums
 from .lanes import INDEX, layout
-from .memory import vector_lanes
+from .memory import lanes_within
 
 __all__ = ['norm_gelu_', 'reason']
 
@@ -94,7 +94,7 @@ def _plan(shape: torch.Size, eps: float, lanes: int) -> _Plan:
 
 def reason(x: Tensor) -> str | None:
     """Why the kernel cannot take a tensor like ``x``, or None."""
-    lanes = vector_lanes()
+    lanes = lanes_within(x.shape[1])
     if not x.is_contiguous(memory_format=torch.channels_last) or \
             x.data_ptr() % (4 * lanes):
         return 'it takes channels_last tensors at the address of a vector'
@@ -119,7 +119,7 @@ def norm_gelu_(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         Tensor: ``x``.
     """
     B, C, H, W = x.shape
-    lanes = vector_lanes()
+    lanes = lanes_within(C)
     plan = _plan(x.shape, eps, lanes)
     weight, bias = (t.clone() if t.data_ptr() % (4 * lanes) else t
                     for t in (weight, bias))

@@ -25,6 +25,19 @@ TOLERANCE = {
 }
 
 
+def pretend_cpu(monkeypatch, name: str) -> None:
+    """Lets rules take this CPU for another one.
+
+    Args:
+        name (str): ``'AVX2'``, ``'AVX512'``, or ``'Zen 4'``, which has the
+            latter in halves.
+    """
+    from shiftwise_mm.ops import capability
+    monkeypatch.setattr(capability, 'VECTORS',
+                        'AVX512' if name == 'Zen 4' else name)
+    monkeypatch.setattr(capability, 'HALVES', name == 'Zen 4')
+
+
 def record_launches(monkeypatch, ops, name: str) -> list[tuple]:
     """Lets ``ops`` take its kernel for any size, as with AVX2.
 
@@ -35,7 +48,6 @@ def record_launches(monkeypatch, ops, name: str) -> list[tuple]:
     Returns:
         list[tuple]: The shapes that it is given from now on.
     """
-    from shiftwise_mm.ops import capability
     seen = []
     run = getattr(ops.kernels, name)
 
@@ -45,7 +57,7 @@ def record_launches(monkeypatch, ops, name: str) -> list[tuple]:
 
     monkeypatch.setattr(ops.kernels, name, spy)
     monkeypatch.setattr(ops, '_LEAST', 1)
-    monkeypatch.setattr(capability, 'VECTORS', 'AVX2')
+    pretend_cpu(monkeypatch, 'AVX2')
     return seen
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from shiftwise_mm.kernels import gelu_grn as kernels
 
-from .capability import has_avx2_only
+from .capability import has_256_bit_units
 from .masks import is_plain_inference
 
 __all__ = ['gelu_grn_', 'gelu_grn_is_faster']
@@ -18,10 +18,10 @@ def gelu_grn_is_faster(x: Tensor, channels: int) -> bool:
     """Whether :func:`gelu_grn_` takes what a linear layer with so many
     outputs makes of ``x``, and is worth its launch here.
 
-    With AVX2 alone: with AVX-512 oneDNN's products have GELU with them.
+    Not measured with wider units than of 256 bits.
     """
     elements = x.numel() // x.shape[-1] * channels
-    return (has_avx2_only() and elements >= _LEAST
+    return (has_256_bit_units() and elements >= _LEAST
             and x.dtype == torch.float32 and is_plain_inference(x)
             and kernels.reason(elements, channels, x.device) is None)
 

@@ -18,7 +18,8 @@ from torch.utils.flop_counter import register_flop_formula
 from .capability import has_avx2_only
 from .operator import operator
 
-__all__ = ['linear', 'linear_onto', 'product', 'onednn_takes']
+__all__ = ['linear', 'linear_onto', 'product', 'onednn_takes',
+           'stored_for_inference']
 
 
 def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None,
@@ -63,6 +64,26 @@ def _backward(ctx, grad):
 
 torch.library.register_autograd('shiftwise_mm::linear', _backward,
                                 setup_context=_setup_context)
+
+
+def _pointwise_onto(base: Tensor, x: Tensor, weight: Tensor,
+                    bias: Tensor) -> Tensor:
+    """oneDNN's product with a sum, in one pass."""
+    return torch.ops.mkldnn._linear_pointwise.binary(x, base, weight, bias,
+                                                     'add')
+
+
+_linear_onto = operator('linear_onto', _pointwise_onto)
+
+
+@torch.library.register_fake('shiftwise_mm::linear_onto')
+def _(base, x, weight, bias):
+    return torch.empty_like(base)
+
+
+@register_flop_formula(torch.ops.shiftwise_mm.linear_onto)
+def _(base_shape, x_shape, weight_shape, *args, **kwargs) -> int:
+    return 2 * prod(x_shape) * weight_shape[0]
 
 
 def onednn_takes(x: Tensor, weight: Tensor) -> bool:
@@ -122,8 +143,8 @@ def linear_onto(base: Tensor, x: Tensor, weight: Tensor,
                 bias: Tensor) -> Tensor:
     r"""A linear layer added to something, :math:`base + x W^T + b`.
 
-    In inference on CPUs with AVX2 alone the product is summed on top of
-    ``base + b``; after it, a sum would read and write all of it once more.
+    In inference on CPUs the sum is taken with the product, where it is
+    contiguous float32; after it, it would read and write all of it once more.
 
     Args:
         base (Tensor): Floating ``(..., C_out)``; it is left as it is.
@@ -134,10 +155,29 @@ def linear_onto(base: Tensor, x: Tensor, weight: Tensor,
     Returns:
         Tensor: ``(..., C_out)``.
     """
-    if torch.is_grad_enabled() or not base.is_contiguous() or not (
-            has_avx2_only() and onednn_takes(x, weight)):
+    if torch.is_grad_enabled() or not base.is_contiguous() or \
+            not onednn_takes(x, weight):
         return base + linear(x, weight, bias)
+    if not has_avx2_only():
+        return _linear_onto(base, x, weight, bias)
     out = base + bias
     rows = out.view(-1, out.shape[-1])
     torch.addmm(rows, x.reshape(-1, x.shape[-1]), weight.t(), out=rows)
     return out
+
+
+def stored_for_inference(weight: Tensor) -> Tensor:
+    """A linear layer's weight in the memory order that its library reads.
+
+    oneDNN takes one output a column as it is, and copies one an output a row
+    in each call; MKL takes either.
+
+    Args:
+        weight (Tensor): ``(C_out, C_in)``.
+
+    Returns:
+        Tensor: The same values, ``weight`` itself or a copy.
+    """
+    if weight.device.type != 'cpu' or has_avx2_only():
+        return weight
+    return weight.t().contiguous().t()

@@ -15,7 +15,7 @@ from shiftwise_mm.kernels.channel_launch import Strips
 from shiftwise_mm.kernels.fused_launch import Taps
 
 from . import autotune
-from .capability import has_avx2_only
+from .capability import has_256_bit_units
 from .excitation import Excitation, excite
 from .fused import fused_reason
 from .masks import has_values, is_plain_inference
@@ -213,8 +213,8 @@ class StripPair:
                                    contents.density)
             if form is not None:
                 return form
-        # Not measured with AVX-512, whose convolutions are twice as fast.
-        rest = ('channels' if 'channels' in names and has_avx2_only()
+        # Not measured with wider units, whose convolutions are twice as fast.
+        rest = ('channels' if 'channels' in names and has_256_bit_units()
                 else 'strip')
         return 'fused' if 'fused' in names and _walk_is_worth(
             x, self.spec, contents.density, rest) else rest
@@ -298,14 +298,15 @@ def _walk_is_worth(x: Tensor, spec: ShiftSpec, density: float,
     """Whether the walk is faster than the form ``other``, as measured on
     CPUs, against ``'channels'`` on one with AVX2.
 
-    With AVX-512, where strips are twice as fast, 3-wide ones that are nearly
-    dense are left to :func:`~.autotune.set_autotune`, as ``'channels'`` is.
+    With wider units than of 256 bits, where strips are twice as fast, 3-wide
+    ones that are nearly dense are left to :func:`~.autotune.set_autotune`, as
+    ``'channels'`` is.
     """
     work = min(x.shape[2:]) * spec.small_kernel
     if other == 'channels':
         return x.numel() >= 150_000 and density <= .45 - 28 / max(work, 1)
     least = 84
-    if not has_avx2_only():
+    if not has_256_bit_units():
         if density > .75 and spec.small_kernel == 3:
             return False
         least = 140

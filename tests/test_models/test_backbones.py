@@ -2,10 +2,11 @@
 import pytest
 import torch
 import torch.nn as nn
-from helpers import assert_near, randomise_norms
+from helpers import assert_near, pretend_cpu, randomise_norms
 
 from shiftwise_mm.analysis.composition import shift_layers
 from shiftwise_mm.models import ConvNeXt, ShiftWiseNet, SLaK, UniRepLKNet
+from shiftwise_mm.models.layers.pointwise_linear import PointwiseLinear
 from shiftwise_mm.registry import MODELS
 
 DIMS, DEPTHS = (8, 12, 16, 20), (1, 2, 1, 1)
@@ -154,6 +155,27 @@ def test_deploy(name, layer_scale):
         layer = net.stages[0][0].large_kernel
         strips = {key.split('.')[0] for key, _ in layer.named_parameters()}
         assert strips == {'strip_h', 'strip_v'}
+
+
+@every_net
+@pytest.mark.parametrize('vectors', ['AVX2', 'AVX512'])
+def test_deployed_weights_are_stored_as_their_library_reads_them(
+        name, vectors, monkeypatch, tmp_path):
+    pretend_cpu(monkeypatch, vectors)
+    net, x = make(name).eval(), torch.randn(1, 3, 70, 50)
+    expected = [out.detach() for out in net(x)]
+    net.switch_to_deploy()
+    torch.save(net.state_dict(), tmp_path / 'deployed.pth')
+    again = NETS[name](deploy=True).eval()
+    again.load_state_dict(torch.load(tmp_path / 'deployed.pth'))
+    for deployed in (net, again):
+        stored = {m.weight.t().is_contiguous() and not m.weight.is_contiguous()
+                  for m in deployed.modules()
+                  if isinstance(m, PointwiseLinear)}
+        assert stored == {vectors == 'AVX512'}
+        with torch.no_grad():
+            for out, right in zip(deployed(x), expected, strict=True):
+                assert_near(out, right)
 
 
 @pytest.mark.parametrize('options', [

@@ -4,18 +4,18 @@ import pickle
 
 import pytest
 import torch
-from helpers import assert_near, randomise_norms
+from helpers import assert_near, pretend_cpu, randomise_norms
 from shiftwise_mm.kernels import channel_launch
 
 from shiftwise_mm.models import ShiftWiseConv2d
-from shiftwise_mm.ops import autotune, capability, strip_pair
+from shiftwise_mm.ops import autotune, strip_pair
 
 
 @pytest.fixture(params=[16, 27])
 def deployed(request, monkeypatch):
     """A deployed layer whose kernel was launched, an input, the launches."""
     in_channels = request.param
-    monkeypatch.setattr(capability, 'VECTORS', 'AVX2')
+    pretend_cpu(monkeypatch, 'AVX2')
     monkeypatch.setattr(strip_pair, '_walk_is_worth', lambda *args: False)
     torch.manual_seed(0)
     layer = ShiftWiseConv2d(in_channels, kernel_size=13, ghost_ratio=.3)
@@ -55,7 +55,7 @@ def test_a_measured_launch_is_kept_as_well(deployed, monkeypatch):
 
 def test_strides_may_change_in_place(monkeypatch):
     """Of strips as wide as long, so that their shape stays the same."""
-    monkeypatch.setattr(capability, 'VECTORS', 'AVX2')
+    pretend_cpu(monkeypatch, 'AVX2')
     monkeypatch.setattr(strip_pair, '_walk_is_worth', lambda *args: False)
     layer = ShiftWiseConv2d(16, kernel_size=3, norm_cfg=None)
     layer.eval().switch_to_deploy()

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 import torch.nn as nn
-from helpers import assert_near, randomise_norms, record_launches
+from helpers import assert_near, pretend_cpu, randomise_norms, record_launches
 
 from shiftwise_mm.models import ShiftWiseNet, SLaK
 from shiftwise_mm.models.layers import GRN, LayerNorm2d
@@ -13,7 +13,7 @@ from shiftwise_mm.models.layers.blocks import UniRepBlock
 from shiftwise_mm.models.layers.conv_stem import ConvStem
 from shiftwise_mm.models.layers.joining import is_chain, may_be_joined
 from shiftwise_mm.models.layers.pointwise_linear import PointwiseLinear
-from shiftwise_mm.ops import capability, norm_gelu
+from shiftwise_mm.ops import norm_gelu
 
 X = torch.randn(1, 3, 32, 40, generator=torch.Generator().manual_seed(0))
 PARTS = ['norm', 'se', 'pwconv1', 'pwconv1.0', 'pwconv1.1', 'act', 'act.0',
@@ -23,7 +23,7 @@ PARTS = ['norm', 'se', 'pwconv1', 'pwconv1.0', 'pwconv1.1', 'act', 'act.0',
 @pytest.fixture(autouse=True)
 def avx2(monkeypatch):
     """With all that is computed together anywhere."""
-    monkeypatch.setattr(capability, 'VECTORS', 'AVX2')
+    pretend_cpu(monkeypatch, 'AVX2')
 
 
 def network(deploy):

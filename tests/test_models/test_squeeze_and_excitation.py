@@ -3,13 +3,13 @@ import copy
 
 import pytest
 import torch
-from helpers import assert_near, randomise_norms
+from helpers import assert_near, pretend_cpu, randomise_norms
 from shiftwise_mm.kernels import channel_launch
 from torch.utils.flop_counter import FlopCounterMode
 
 from shiftwise_mm.models import ShiftWiseConv2d, ShiftWiseNet
 from shiftwise_mm.models.layers import SEModule
-from shiftwise_mm.ops import capability, strip_pair
+from shiftwise_mm.ops import strip_pair
 
 # The first stage has too few hidden channels for the kernel.
 ARCH = dict(embed_dims=(16, 64), depths=(1, 2))
@@ -31,7 +31,7 @@ def taken(monkeypatch):
             return super().__call__(x)
 
     monkeypatch.setattr(channel_launch, 'Deployed', Deployed)
-    monkeypatch.setattr(capability, 'VECTORS', 'AVX2')
+    pretend_cpu(monkeypatch, 'AVX2')
     return seen
 
 
@@ -131,7 +131,7 @@ def test_layers_of_every_form(options, form, taken, monkeypatch):
         monkeypatch.setattr(strip_pair, '_walk_is_worth',
                             lambda *args: form == 'fused')
         if form == 'strip':
-            monkeypatch.setattr(capability, 'VECTORS', 'AVX512')
+            pretend_cpu(monkeypatch, 'AVX512')
         assert_near(layer(x, se), wanted)
         order = layer.keep_order()
         in_order = wanted if order is None else wanted[:, order.argsort()]

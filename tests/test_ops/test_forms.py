@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import record_forms, run_python
+from helpers import pretend_cpu, record_forms, run_python
 from processes import run_forked
 from shiftwise_mm.kernels import runtime
 from shiftwise_mm.kernels import shift_add as kernels
@@ -234,8 +234,7 @@ def test_the_kernels_take_a_read_only_home(tmp_path):
 
 def test_auto_takes_the_fused_form_where_it_pays(monkeypatch):
     """By shape: large planes, and smaller ones where gradients are needed."""
-    from shiftwise_mm.ops import capability
-    monkeypatch.setattr(capability, 'VECTORS', 'AVX512')
+    pretend_cpu(monkeypatch, 'AVX512')
     taken = record_forms(monkeypatch)
     weight = WEIGHT.repeat(32, 1, 1, 1)
     spec = ShiftSpec.from_seed(channels=64, large_kernel=13, small_kernel=3)

@@ -4,18 +4,18 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import assert_near, record_launches
+from helpers import assert_near, pretend_cpu, record_launches
 from shiftwise_mm.kernels import gelu_grn as kernels
 from shiftwise_mm.kernels import memory
 from torch.utils.flop_counter import FlopCounterMode
 
 from shiftwise_mm.models.layers import blocks
 from shiftwise_mm.models.layers.norm import GRN
-from shiftwise_mm.ops import capability, gelu_grn
+from shiftwise_mm.ops import gelu_grn
 from shiftwise_mm.registry import MODELS
 
 SHAPES = [(4, 14, 14, 64), (1, 1, 1, 16), (3, 5, 7, 48), (70, 1, 2, 16),
-          (1, 61, 9, 32)]
+          (1, 61, 9, 32), (2, 3, 5, 24)]
 
 
 def make(shape):
@@ -34,7 +34,7 @@ def expected(x, gamma, eps):
 @pytest.mark.parametrize('width', [8, 16])
 @pytest.mark.parametrize('shape', SHAPES, ids=str)
 def test_against_double_precision(shape, width, poison, monkeypatch):
-    monkeypatch.setattr(kernels, 'vector_lanes', lambda: width)
+    monkeypatch.setattr(memory, 'vector_lanes', lambda: width)
     for eps in (1e-6, 3.):
         x, gamma = make(shape)
         out = kernels.gelu_grn_(x.clone(), gamma, eps)
@@ -145,15 +145,16 @@ def test_who_looks_or_differentiates_sees_torch(launches):
     assert not launches
 
 
-def test_not_with_avx512(launches, monkeypatch):
-    monkeypatch.setattr(capability, 'VECTORS', 'AVX512')
+@pytest.mark.parametrize('vectors', ['AVX512', 'Zen 4'])
+def test_not_with_512_bit_units(launches, monkeypatch, vectors):
+    pretend_cpu(monkeypatch, vectors)
     with torch.no_grad():
         network()(torch.randn(1, 3, 64, 64))
-    assert not launches
+    assert bool(launches) == (vectors == 'Zen 4')
 
 
 def test_small_ones_are_left_to_torch(monkeypatch):
-    monkeypatch.setattr(capability, 'VECTORS', 'AVX2')
+    pretend_cpu(monkeypatch, 'AVX2')
     with torch.no_grad():
         for side, worth in ((10, False), (100, True)):
             x = torch.empty(1, 1, 1, 16).expand(1, side, side, 16)

@@ -3,18 +3,22 @@ import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from helpers import assert_near
+from helpers import assert_near, pretend_cpu
 from torch.utils.flop_counter import FlopCounterMode
 
 from shiftwise_mm.models.layers.pointwise_linear import PointwiseLinear
-from shiftwise_mm.ops import capability
-from shiftwise_mm.ops.linear import linear, linear_onto, product
+from shiftwise_mm.ops.linear import (
+    linear,
+    linear_onto,
+    product,
+    stored_for_inference,
+)
 
 
 @pytest.fixture(autouse=True, params=['AVX2', 'AVX512'])
 def vectors(request, monkeypatch):
     """Of the CPU, which decide on the library."""
-    monkeypatch.setattr(capability, 'VECTORS', request.param)
+    pretend_cpu(monkeypatch, request.param)
     return request.param
 
 
@@ -140,3 +144,21 @@ def test_counters_see_what_is_summed_onto_something():
             function()
         counts.append(counter.get_total_flops())
     assert counts[0] == counts[1] > 0
+
+
+def test_the_operator_of_sums_is_what_torch_expects():
+    x, weight, bias = (t.detach() for t in inputs())
+    base = torch.randn(2, 3, 5, 6)
+    torch.library.opcheck(torch.ops.shiftwise_mm.linear_onto,
+                          (base, x, weight, bias),
+                          test_utils=('test_schema', 'test_faketensor'))
+
+
+def test_weights_as_libraries_read_them(vectors):
+    x, weight, bias = (t.detach() for t in inputs())
+    stored = stored_for_inference(weight)
+    assert torch.equal(stored, weight)
+    assert stored.t().is_contiguous() == (vectors == 'AVX512')
+    assert_near(linear(x, stored, bias), F.linear(x, weight, bias))
+    elsewhere = weight.to('meta')
+    assert stored_for_inference(elsewhere) is elsewhere

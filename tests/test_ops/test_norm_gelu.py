@@ -4,18 +4,18 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import assert_near, record_launches
+from helpers import assert_near, pretend_cpu, record_launches
 from shiftwise_mm.kernels import memory
 from shiftwise_mm.kernels import norm_gelu as kernels
 from torch.utils.flop_counter import FlopCounterMode
 
 from shiftwise_mm.models.layers.conv_stem import ConvStem
 from shiftwise_mm.models.layers.norm import LayerNorm2d
-from shiftwise_mm.ops import capability, norm_gelu
+from shiftwise_mm.ops import norm_gelu
 
 # More places than a block of a task, fewer, and tasks with none.
 SHAPES = [(4, 64, 14, 14), (1, 16, 1, 1), (3, 48, 5, 7), (2, 16, 61, 23),
-          (1, 80, 31, 33)]
+          (1, 80, 31, 33), (2, 40, 6, 5)]
 
 
 def make(shape):
@@ -34,7 +34,7 @@ def expected(x, weight, bias, eps):
 @pytest.mark.parametrize('width', [8, 16])
 @pytest.mark.parametrize('shape', SHAPES, ids=str)
 def test_against_double_precision(shape, width, poison, monkeypatch):
-    monkeypatch.setattr(kernels, 'vector_lanes', lambda: width)
+    monkeypatch.setattr(memory, 'vector_lanes', lambda: width)
     for eps in (1e-6, 3.):
         x, weight, bias = make(shape)
         given = x.clone()
@@ -135,13 +135,13 @@ def test_who_looks_or_differentiates_sees_torch(launches, monkeypatch):
             made[2] = other
             assert_near(made(x), as_torch(made, x.double()), 1e-5)
         made = stem()
-        monkeypatch.setattr(capability, 'VECTORS', 'AVX512')
+        pretend_cpu(monkeypatch, 'AVX512')
         made(x)
     assert not launches
 
 
 def test_small_ones_are_left_to_torch(monkeypatch):
-    monkeypatch.setattr(capability, 'VECTORS', 'AVX2')
+    pretend_cpu(monkeypatch, 'AVX2')
     with torch.no_grad():
         for side, worth in ((100, False), (200, True)):
             x = torch.empty(1, 16, side, side).contiguous(

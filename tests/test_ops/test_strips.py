@@ -2,11 +2,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import assert_near
+from helpers import assert_near, pretend_cpu
 
 from shiftwise_mm.ops import (
     ShiftSpec,
-    capability,
     kept_strips,
     shift_add,
     shiftwise_conv,
@@ -95,7 +94,7 @@ def test_small_images_in_any_layout_and_mode(size):
 @pytest.mark.parametrize('n, size', [(3, (12, 13)), (3, (30, 5)), (5, (7, 9)),
                                      (5, (26, 27))])
 def test_inference_in_the_layout_of_any_cpu(monkeypatch, n, size, vectors):
-    monkeypatch.setattr(capability, 'VECTORS', vectors)
+    pretend_cpu(monkeypatch, vectors)
     spec = ShiftSpec.from_seed(channels=3, large_kernel=23, small_kernel=n)
     weight = random(3 * spec.num_taps, 1, n, n, seed=1)
     bias = random(3, seed=2)

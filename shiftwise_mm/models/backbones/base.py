@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from shiftwise_mm.checkpoint.load_hook import prepare_state_dict
 from shiftwise_mm.models.layers.conv_stem import ConvStem
 from shiftwise_mm.models.layers.norm import LayerNorm2d
+from shiftwise_mm.models.layers.pointwise_linear import PointwiseLinear
 from shiftwise_mm.ops.spec import check_int
 
 from .depth import parameter_depth
@@ -179,7 +180,7 @@ class HierarchicalBackbone(BaseModule):
                 self.add_module(f'norm{i}', LayerNorm2d(self.embed_dims[i]))
         self.apply(_init_layer)
         if deploy:
-            self._put_in_order()
+            self._prepare_inference()
         self._freeze()
         self.register_load_state_dict_pre_hook(prepare_state_dict)
 
@@ -279,7 +280,13 @@ class HierarchicalBackbone(BaseModule):
             for block in stage:
                 block.switch_to_deploy()
         self.deploy = True
+        self._prepare_inference()
+
+    def _prepare_inference(self) -> None:
         self._put_in_order()
+        for module in self.stages.modules():
+            if isinstance(module, PointwiseLinear):
+                module.store_for_inference()
 
     @torch.no_grad()
     def _put_in_order(self) -> None:
