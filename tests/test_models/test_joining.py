@@ -16,8 +16,9 @@ from shiftwise_mm.models.layers.pointwise_linear import PointwiseLinear
 from shiftwise_mm.ops import norm_gelu
 
 X = torch.randn(1, 3, 32, 40, generator=torch.Generator().manual_seed(0))
-PARTS = ['norm', 'se', 'pwconv1', 'pwconv1.0', 'pwconv1.1', 'act', 'act.0',
-         'act.1', 'pwconv2', 'pwconv2.0', 'pwconv2.1', 'drop_path']
+PARTS = ['norm', 'se', 'se.down', 'se.up', 'pwconv1', 'pwconv1.0',
+         'pwconv1.1', 'act', 'act.0', 'act.1', 'pwconv2', 'pwconv2.0',
+         'pwconv2.1', 'drop_path']
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +110,8 @@ class Adapter(nn.Module):
 
 @pytest.mark.parametrize('deploy', [True, False], ids=['deployed', 'trained'])
 @pytest.mark.parametrize('change', ['first', 'second', 'act', 'act is longer',
-                                    'grn', 'gelu', 'no act', 'parametrized'])
+                                    'grn', 'gelu', 'no act', 'excitation',
+                                    'parametrized'])
 def test_another_module_in_a_place_is_called(change, deploy):
     net, before = network(deploy), network(deploy)
     block = block_of(net)
@@ -129,6 +131,8 @@ def test_another_module_in_a_place_is_called(change, deploy):
         block.act[0].approximate = 'tanh'
     elif change == 'no act':
         block.act = nn.Identity()
+    elif change == 'excitation':
+        block.se.up = nn.Sequential(block.se.up, nn.ReLU())
     else:
         nn.utils.parametrizations.weight_norm(block.pwconv1[1])
         block.pwconv1[1].parametrizations.weight.original0.data.mul_(2)
@@ -139,7 +143,8 @@ def test_another_module_in_a_place_is_called(change, deploy):
 
 @pytest.mark.parametrize('name, part', [
     ('pwconv1.1', Adapter), ('pwconv2.0', Adapter),
-    ('se', lambda se: nn.Identity()), ('act.1', lambda grn: nn.Tanh()),
+    ('se', lambda se: nn.Identity()), ('se.down', nn.Sequential),
+    ('act.1', lambda grn: nn.Tanh()),
     ('act', lambda act: act[0]),
     ('act', lambda act: nn.Sequential(*act, nn.ReLU())),
     ('pwconv1.1', nn.utils.parametrizations.weight_norm)])

@@ -192,7 +192,7 @@ class UniRepBlock(_Block):
         mixer, se = self.mixer, self.se
         if self.deploy and isinstance(mixer, ShiftWiseConv2d) and \
                 not torch.is_grad_enabled() and \
-                may_be_joined(se, SEModule) and \
+                may_be_joined(se, SEModule) and se.joined and \
                 may_be_joined(self.norm, nn.Identity):
             return mixer(x, se)
         return se(self.norm(mixer(x)))
@@ -246,6 +246,8 @@ class UniRepBlock(_Block):
         if self.deploy:
             return
         _check_part('se', self.se, SEModule)
+        for name in ('down', 'up'):
+            _check_part(f'se.{name}', getattr(self.se, name), nn.Conv2d)
         for name, chain, length in (('pwconv1', self.pwconv1, 2),
                                     ('act', self.act, 2),
                                     ('pwconv2', self.pwconv2, 3)):

@@ -5,13 +5,25 @@ import torch
 import torch.nn as nn
 from torch.nn.modules import module as _torch_module
 
-__all__ = ['may_be_joined', 'is_chain']
+__all__ = ['is_plain', 'may_be_joined', 'is_chain']
 
 
-def _is_missed(module: nn.Module, kind: type) -> bool:
-    return type(module) is not kind or bool(
+def is_plain(module: nn.Module, kind: type) -> bool:
+    """Whether a module is of this type, not one of its own, and nobody but
+    its parent hears of its calls.
+
+    Compilers see its type alone: they follow no hooks of what is not called.
+
+    Args:
+        module (nn.Module): The module.
+        kind (type): What it must be.
+    """
+    if torch.compiler.is_compiling():
+        return type(module) is kind
+    return type(module) is kind and not (
         module._forward_hooks or module._forward_pre_hooks
-        or module._backward_hooks or module._backward_pre_hooks)
+        or module._backward_hooks or module._backward_pre_hooks
+        or _torch_module._has_any_global_hook())
 
 
 def may_be_joined(module: nn.Module, kind: type) -> bool:
@@ -27,8 +39,7 @@ def may_be_joined(module: nn.Module, kind: type) -> bool:
         kind (type): What it must be.
     """
     return not (torch.jit.is_tracing() or torch.compiler.is_compiling()
-                or _torch_module._has_any_global_hook()
-                or _is_missed(module, kind))
+                or not is_plain(module, kind))
 
 
 def is_chain(module: nn.Module, *kinds: type) -> bool:
@@ -40,5 +51,5 @@ def is_chain(module: nn.Module, *kinds: type) -> bool:
         kinds (type): What its first modules must be.
     """
     return may_be_joined(module, nn.Sequential) and \
-        len(module) >= len(kinds) and not any(
-            map(_is_missed, module, kinds))
+        len(module) >= len(kinds) and all(
+            map(is_plain, module, kinds))

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from shiftwise_mm.ops.excitation import Excitation, excite
 
+from .joining import is_plain
+
 __all__ = [
     'LayerNorm2d', 'GRN', 'SEModule', 'NCHWtoNHWC', 'NHWCtoNCHW',
     'channel_norms'
@@ -127,8 +129,16 @@ class SEModule(nn.Module):
         down, up = self.down, self.up
         return Excitation(down.weight, down.bias, up.weight, up.bias)
 
+    @property
+    def joined(self) -> bool:
+        """Whether nobody would miss the calls of the convolutions."""
+        return is_plain(self.down, nn.Conv2d) and is_plain(self.up, nn.Conv2d)
+
     def forward(self, x: Tensor) -> Tensor:
-        return excite(x, self.weights())
+        if self.joined:
+            return excite(x, self.weights())
+        hidden = F.relu(self.down(x.mean((2, 3), keepdim=True)))
+        return x * torch.sigmoid(self.up(hidden))
 
 
 class NCHWtoNHWC(nn.Module):
