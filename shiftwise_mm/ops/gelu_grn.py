@@ -1,15 +1,17 @@
-"""GELU and GRN of a deployed feed-forward part, in inference on CPUs."""
+"""GELU and GRN by kernels of the CPU, in inference and in training."""
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
 from shiftwise_mm.kernels import gelu_grn as kernels
+from shiftwise_mm.kernels import gelu_grn_training as training
 
 from .capability import has_256_bit_units
 from .masks import is_plain_inference
 
-__all__ = ['gelu_grn_', 'gelu_grn_is_faster']
+__all__ = ['gelu_grn_', 'gelu_grn_is_faster', 'training',
+           'training_is_faster']
 
 _LEAST = 400_000  # elements, as measured
 
@@ -46,3 +48,18 @@ def gelu_grn_(x: Tensor, gamma: Tensor, eps: float) -> Tensor:
         Tensor: ``x``.
     """
     return kernels.gelu_grn_(x, gamma, eps)
+
+
+def training_is_faster(*tensors: Tensor) -> bool:
+    """Whether :mod:`~shiftwise_mm.kernels.gelu_grn_training` takes tensors
+    such as those of a training step, without autograd, and is worth it here.
+
+    Args:
+        tensors (Tensor): The first ``(B, H, W, C)``; all that it is given.
+    """
+    wide = tensors[0]
+    return (has_256_bit_units() and wide.numel() >= _LEAST
+            and all(t.dtype == torch.float32 and t.is_contiguous()
+                    for t in tensors)
+            and is_plain_inference(*tensors) and training.reason(
+                wide.numel(), wide.shape[-1], wide.device) is None)

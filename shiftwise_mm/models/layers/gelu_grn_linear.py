@@ -6,11 +6,58 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from shiftwise_mm.ops.linear import linear, product
+from shiftwise_mm.ops.gelu_grn import training, training_is_faster
+from shiftwise_mm.ops.linear import linear, product, product_over_rows
 
 from .norm import channel_norms
 
 __all__ = ['gelu_grn_linear']
+
+
+class _ByTorch:
+    """The steps beside the matrix products, with one wide tensor kept."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x, self.wide = x, F.gelu(x)
+
+    def norms(self) -> Tensor:
+        return channel_norms(self.wide)
+
+    def entering(self, factor: Tensor, beta: Tensor) -> Tensor:
+        return _affine(self.wide, factor, beta)
+
+    def sums(self, grad: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        places = dict(dim=(1, 2), keepdim=True, dtype=dtype)
+        return grad.sum(**places), (grad * self.wide).sum(**places)
+
+    def gradient(self, grad: Tensor, factor: Tensor,
+                 through: Tensor) -> Tensor:
+        grad = grad.mul_(factor).add_(self.wide.mul_(through))
+        return torch.ops.aten.gelu_backward(grad, self.x)
+
+
+class _ByKernels:
+    """The same by kernels that compute the wide tensor again."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+    def norms(self) -> Tensor:
+        return training.norms(self.x)
+
+    def entering(self, factor: Tensor, beta: Tensor) -> Tensor:
+        return training.affine(self.x, factor, beta)
+
+    def sums(self, grad: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        return training.sums(self.x, grad)
+
+    def gradient(self, grad: Tensor, factor: Tensor,
+                 through: Tensor) -> Tensor:
+        return training.gradient_(self.x, grad, factor, through)
+
+
+def _steps(x: Tensor, *others: Tensor) -> _ByTorch | _ByKernels:
+    return (_ByKernels if training_is_faster(x, *others) else _ByTorch)(x)
 
 
 class _GeluGRNLinear(torch.autograd.Function):
@@ -19,21 +66,20 @@ class _GeluGRNLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, gamma: Tensor, beta: Tensor, weight: Tensor,
                 eps: float) -> Tensor:
+        steps = _steps(x, gamma, beta)
+        norm = steps.norms()
         ctx.eps = eps
-        ctx.save_for_backward(x, gamma, beta, weight)
-        wide = F.gelu(x)
-        norm = channel_norms(wide)
+        ctx.save_for_backward(x, gamma, beta, weight, norm)
         factor = gamma * (norm / (norm.mean(-1, keepdim=True) + eps)) + 1
-        return linear(_affine(wide, factor, beta), weight)
+        return linear(steps.entering(factor, beta), weight)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        x, gamma, beta, weight = ctx.saved_tensors
+        x, gamma, beta, weight, norm = ctx.saved_tensors
         need_x, need_gamma, need_beta, need_weight, _ = ctx.needs_input_grad
         with torch.autocast(x.device.type, enabled=False):
-            wide = F.gelu(x)
-            norm = channel_norms(wide)  # n
+            steps = _steps(x, gamma, beta)
             mean = norm.mean(-1, keepdim=True) + ctx.eps
             scale = norm / mean
             factor = gamma * scale + 1
@@ -41,15 +87,13 @@ class _GeluGRNLinear(torch.autograd.Function):
 
             grad_weight = None
             if need_weight:
-                entering = _affine(wide, factor, beta).flatten(0, 2)
-                grad_weight = product(flat.t(), entering.t()).to(
-                    weight.dtype)
-                del entering
-            grad_wide = product(flat, weight.to(x.dtype).t()).view_as(wide)
-            grad_beta = grad_wide.sum((0, 1, 2), dtype=beta.dtype).view_as(
-                beta) if need_beta else None
-            grad_factor = (grad_wide * wide).sum((1, 2), keepdim=True,
-                                                 dtype=norm.dtype)
+                grad_weight = product_over_rows(
+                    flat, steps.entering(factor, beta).flatten(0, 2)).to(
+                        weight.dtype)
+            grad_wide = product(flat, weight.to(x.dtype).t()).view_as(x)
+            of_beta, grad_factor = steps.sums(grad_wide, norm.dtype)
+            grad_beta = of_beta.sum(0, keepdim=True).to(
+                beta.dtype) if need_beta else None
             grad_gamma = (grad_factor * scale).sum(0, keepdim=True).to(
                 gamma.dtype) if need_gamma else None
             if not need_x:
@@ -59,9 +103,8 @@ class _GeluGRNLinear(torch.autograd.Function):
             grad_norm = grad_scale - (grad_scale * scale).mean(-1,
                                                                keepdim=True)
             # Where n is 0, so is the channel: its gradient is taken as 0.
-            grad_norm = torch.where(norm > 0, grad_norm / norm, 0)
-            grad_wide = grad_wide.mul_(factor).add_(wide.mul_(grad_norm))
-            grad_x = torch.ops.aten.gelu_backward(grad_wide, x)
+            through = torch.where(norm > 0, grad_norm / norm, 0)
+            grad_x = steps.gradient(grad_wide, factor, through)
         return grad_x, grad_gamma, grad_beta, grad_weight, None
 
 
