@@ -111,8 +111,8 @@ def product_over_rows(a: Tensor, b: Tensor) -> Tensor:
     r""":math:`A^T B`, as a linear layer's weight gradient is.
 
     By MKL, but where it leaves half of the CPU's vectors unused: oneDNN's
-    product copies what comes first. Both are faster one way round than the
-    other, MKL with the wider first.
+    product copies what comes first. MKL is faster with the wider first, which
+    pays for a transposed result where the rows are many.
 
     Args:
         a, b (Tensor): Floating ``(rows, P)`` and ``(rows, Q)``.
@@ -124,7 +124,8 @@ def product_over_rows(a: Tensor, b: Tensor) -> Tensor:
     if onednn_takes(a, b) and not has_256_bit_units():
         return (_linear(b.t(), a.t(), None, False).t() if wider
                 else _linear(a.t(), b.t(), None, False))
-    return a.t() @ b if wider else (b.t() @ a).t()
+    turned = not wider and len(a) > 8 * b.shape[1]
+    return (b.t() @ a).t() if turned else a.t() @ b
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *,

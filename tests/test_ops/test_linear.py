@@ -11,6 +11,7 @@ from shiftwise_mm.ops.linear import (
     linear,
     linear_onto,
     product,
+    product_over_rows,
     stored_for_inference,
 )
 
@@ -144,6 +145,19 @@ def test_counters_see_what_is_summed_onto_something():
             function()
         counts.append(counter.get_total_flops())
     assert counts[0] == counts[1] > 0
+
+
+@pytest.mark.parametrize('vectors', ['AVX2', 'AVX512', 'Zen 4'],
+                         indirect=True)
+@pytest.mark.parametrize('rows, p, q', [(300, 5, 7), (300, 7, 5), (6, 9, 8),
+                                        (6, 8, 9), (0, 3, 2)])
+def test_weight_gradients(rows, p, q, vectors):
+    a, b = torch.randn(rows, p), torch.randn(rows, q)
+    for x, y in ((a, b), (a.t().contiguous().t(), b[:, ::1])):
+        assert_near(product_over_rows(x, y), x.double().t() @ y.double())
+    with FlopCounterMode(display=False) as counter:
+        product_over_rows(a, b)
+    assert counter.get_total_flops() == 2 * rows * p * q
 
 
 def test_the_operator_of_sums_is_what_torch_expects():

@@ -19,6 +19,7 @@ from .ghost import permute_channels, split_channels
 from .kernel_masks import KernelMasks
 from .norm import SEModule
 from .norm_cfg import build_norm
+from .normed_sum import add_normed
 
 __all__ = ['ShiftWiseConv2d']
 
@@ -223,6 +224,9 @@ class ShiftWiseConv2d(KernelMasks, BaseModule):
         return (self.norm_h(zeros) + self.norm_v(zeros) +
                 self.norm_i(zeros))[..., :1, :1]
 
+    def _norms(self) -> list[nn.Module]:
+        return [getattr(self, f'norm_{name}') for name in self.spec.outputs]
+
     def _order(self) -> Tensor | None:
         """Input channel of each output channel; None without ghosts."""
         if not self.ghost_index.numel():
@@ -259,10 +263,11 @@ class ShiftWiseConv2d(KernelMasks, BaseModule):
         if order is not None:
             rep, ghost = permute_channels(x, order).split(
                 [self.rep_index.numel(), self.ghost_index.numel()], dim=1)
+            if x.is_contiguous():  # once: the operator would, in each pass
+                rep = rep.contiguous()
         constant = self._constant()
         if constant is None:
-            h, v, i = self.operator(rep)
-            out = self.norm_h(h) + self.norm_v(v) + self.norm_i(i) + rep
+            out = add_normed(rep, self.operator(rep), self._norms())
         else:
             out = rep + constant.to(rep.dtype)
         if ghost is not None:

@@ -1,0 +1,77 @@
+"""Batch-norms that are added up, by one kernel of the CPU in training."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from shiftwise_mm.kernels import batch_norms as kernels
+
+from .capability import has_256_bit_units
+from .masks import is_plain_inference
+
+__all__ = ['summed_batch_norms', 'summed_batch_norms_are_faster']
+
+_LEAST = 50_000  # elements of each
+
+
+def summed_batch_norms_are_faster(base: Tensor, *ys: Tensor) -> bool:
+    """Whether :func:`summed_batch_norms` takes them and is worth it here.
+
+    Not measured with wider units than of 256 bits.
+    """
+    with torch.no_grad():  # what is asked there concerns inference as well
+        return (has_256_bit_units() and len(ys) == kernels.NORMS
+                and base.numel() >= _LEAST
+                and all(t.dtype == torch.float32 for t in (base, *ys))
+                and is_plain_inference(base, *ys)
+                and kernels.reason(base, *ys) is None)
+
+
+class _SummedBatchNorms(torch.autograd.Function):
+    """Saves what enters the norms, as each of them does."""
+
+    @staticmethod
+    def forward(ctx, base: Tensor, affine: Tensor, eps: tuple[float, ...],
+                *ys: Tensor) -> tuple[Tensor, Tensor]:
+        affine = affine.contiguous()
+        out, stats = kernels.forward(ys, base, affine, eps)
+        ctx.eps = eps
+        ctx.save_for_backward(affine, stats, *ys)
+        ctx.mark_non_differentiable(stats)
+        return out, stats
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor, _):
+        affine, stats, *ys = ctx.saved_tensors
+        grad = grad.contiguous()
+        if grad.data_ptr() % 64:
+            grad = grad.clone()
+        of_ys, of_affine = kernels.backward(grad, ys, affine, stats, ctx.eps)
+        return grad, of_affine, None, *of_ys
+
+
+def summed_batch_norms(base: Tensor, ys: tuple[Tensor, ...], affine: Tensor,
+                       eps: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    r"""A base and batch-norms of tensors like it, added up.
+
+    .. math::
+        x + \sum_s \gamma_s \frac{y_s - \mu_s}{\sqrt{\sigma_s^2 +
+        \epsilon_s}} + \beta_s
+
+    with the mean and variance of each channel over all images and places.
+    Source: batch normalisation (arXiv 1502.03167).
+
+    Args:
+        base (Tensor): f32 ``(B, C, H, W)``.
+        ys (tuple[Tensor]): Three such tensors, of all of which
+            :func:`summed_batch_norms_are_faster` is true.
+        affine (Tensor): f32 ``(3, 2, C)``, weights and biases.
+        eps (tuple[float]): Three.
+
+    Returns:
+        tuple[Tensor, Tensor]: ``(B, C, H, W)``; means and biased variances,
+        f32 ``(3, 2, C)``, without gradient.
+    """
+    return _SummedBatchNorms.apply(base, affine, eps, *ys)
