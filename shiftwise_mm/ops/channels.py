@@ -49,7 +49,7 @@ def channels_worth(x: Tensor, training: bool,
     """
     # Without values it cannot run, and compilers would guard the size.
     return (not training and has_256_bit_units() and has_values(x)
-            and x.shape[2] * x.shape[3] <= 17_000)
+            and x.shape[2] * x.shape[3] <= 9_000)
 
 
 def channels_conv(x: Tensor, weight: Tensor, spec: ShiftSpec,
