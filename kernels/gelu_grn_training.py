@@ -24,7 +24,7 @@ from . import launcher, runtime
 from .gelu import gelu, gelu_slope
 from .gelu_grn import reason
 from .lanes import INDEX, layout
-from .memory import aligned, lanes_within
+from .memory import lanes_within
 
 __all__ = ['norms', 'affine', 'sums', 'gradient_', 'reason']
 
@@ -128,18 +128,15 @@ class _Plan(NamedTuple):
     """What launches need that does not depend on the tensors."""
     lanes: int
     numbers: tuple[int, int, int, int]
-    sums: Tensor
     kept: dict[str, launcher.Kept]
 
 
 @lru_cache(maxsize=256)
 def _plan(images: int, places: int, channels: int, lanes: int) -> _Plan:
-    with torch.inference_mode(False):
-        parts = max(min(-(-_PARTS // images), places), 1)
-        return _Plan(lanes, (images, places, channels // lanes, parts),
-                     aligned(2 * images * parts * channels, torch.float32),
-                     {name: launcher.Kept() for name in
-                      ('squares', 'affine', 'products', 'gradient')})
+    parts = max(min(-(-_PARTS // images), places), 1)
+    return _Plan(lanes, (images, places, channels // lanes, parts),
+                 {name: launcher.Kept() for name in
+                  ('squares', 'affine', 'products', 'gradient')})
 
 
 def _planned(x: Tensor) -> _Plan:
@@ -148,30 +145,32 @@ def _planned(x: Tensor) -> _Plan:
 
 
 def _launch(plan: _Plan, name: str, *tensors: Tensor) -> None:
-    lanes = plan.lanes
-    # Small ones may begin anywhere.
-    vectors = [(t.clone() if t.data_ptr() % (4 * lanes) else t).view(-1, lanes)
-               for t in tensors]
+    vectors = [t.view(-1, plan.lanes) for t in tensors]
     with runtime.launching(tensors[0].device):
-        launcher.call(getattr(_kernels(lanes), name), *vectors, *plan.numbers,
-                      kept=plan.kept[name])
+        launcher.call(getattr(_kernels(plan.lanes), name), *vectors,
+                      *plan.numbers, kept=plan.kept[name])
+
+
+def _aligned(*tensors: Tensor) -> list[Tensor]:
+    """Copies of what begins where no vector does; torch's own never do."""
+    return [t.clone() if t.data_ptr() % 64 else t for t in tensors]
 
 
 def norms(x: Tensor) -> Tensor:
     """The norms of ``GELU(x)`` over the places of an image.
 
     Args:
-        x (Tensor): f32 ``(B, H, W, C)`` on the CPU, contiguous, at a whole
-            vector's address, as all wide tensors here; see :func:`reason`.
+        x (Tensor): f32 ``(B, H, W, C)`` on the CPU, contiguous, as all
+            wide tensors here; see :func:`reason`.
 
     Returns:
         Tensor: ``(B, 1, 1, C)``.
     """
     plan = _planned(x)
     images, _, _, parts = plan.numbers
-    sums = plan.sums[:plan.sums.numel() // 2]
-    _launch(plan, 'squares', x, sums)
-    return sums.view(images, parts, 1, -1).sum(1, keepdim=True).sqrt_()
+    found = x.new_empty(images, parts, 1, x.shape[-1])
+    _launch(plan, 'squares', *_aligned(x), found)
+    return found.sum(1, keepdim=True).sqrt_()
 
 
 def affine(x: Tensor, factor: Tensor, beta: Tensor) -> Tensor:
@@ -186,6 +185,7 @@ def affine(x: Tensor, factor: Tensor, beta: Tensor) -> Tensor:
         Tensor: ``(B, H, W, C)``.
     """
     out = torch.empty_like(x)
+    x, factor, beta = _aligned(x, factor, beta)
     _launch(_planned(x), 'affine', x, out, factor, beta)
     return out
 
@@ -201,21 +201,24 @@ def sums(x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """
     plan = _planned(x)
     images, _, _, parts = plan.numbers
-    _launch(plan, 'products', x, grad, plan.sums)
-    both = plan.sums.view(images, parts, 2, -1).sum(1)[:, :, None, None]
+    found = x.new_empty(images, parts, 2, x.shape[-1])
+    _launch(plan, 'products', *_aligned(x, grad), found)
+    both = found.sum(1)[:, :, None, None]
     return both[:, 0], both[:, 1]
 
 
 def gradient_(x: Tensor, grad: Tensor, factor: Tensor,
               through: Tensor) -> Tensor:
-    """``(grad * factor + GELU(x) * through) * GELU'(x)``, in ``grad``.
+    """``(grad * factor + GELU(x) * through) * GELU'(x)``, in ``grad`` where
+    that begins at the address of a vector.
 
     Args:
         x, grad (Tensor): As for :func:`norms`.
         factor, through (Tensor): f32 ``(B, 1, 1, C)``, contiguous.
 
     Returns:
-        Tensor: ``grad``.
+        Tensor: ``(B, H, W, C)``.
     """
+    x, grad, factor, through = _aligned(x, grad, factor, through)
     _launch(_planned(x), 'gradient', x, grad, factor, through)
     return grad

@@ -20,7 +20,7 @@ def summed_batch_norms_are_faster(base: Tensor, *ys: Tensor) -> bool:
 
     Not measured with wider units than of 256 bits.
     """
-    with torch.no_grad():  # what is asked there concerns inference as well
+    with torch.no_grad():  # autograd knows of this one
         return (has_256_bit_units() and len(ys) == kernels.NORMS
                 and base.numel() >= _LEAST
                 and all(t.dtype == torch.float32 for t in (base, *ys))

@@ -1,4 +1,6 @@
 """GELU and GRN of a training step against torch in double precision."""
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -51,10 +53,33 @@ def test_each_pass(shape, width, poison, monkeypatch):
 
 
 def test_where_no_vector_starts():
-    x, grad, factor, through, beta = make(SHAPES[0])
-    moved = torch.cat([beta[..., :1], beta], -1)[..., 1:]
-    assert torch.equal(kernels.affine(x, factor, moved),
-                       kernels.affine(x, factor, beta))
+    given = make(SHAPES[0])
+    moved = [torch.cat([t.flatten()[:1], t.flatten()])[1:].view(t.shape)
+             for t in given]
+    outs = []
+    for x, grad, factor, through, beta in (given, moved):
+        outs.append([kernels.norms(x), kernels.affine(x, factor, beta),
+                     *kernels.sums(x, grad),
+                     kernels.gradient_(x, grad, factor, through)])
+    assert all(map(torch.equal, *outs))
+
+
+def test_several_threads_at_once():
+    given = [make(shape)[:2] for shape in SHAPES[:1] * 4]
+    given = [(x + i, grad * i) for i, (x, grad) in enumerate(given)]
+    expected = [(kernels.norms(x), *kernels.sums(x, grad))
+                for x, grad in given]
+
+    def run(i):
+        for _ in range(50):
+            x, grad = given[i]
+            found = kernels.norms(x), *kernels.sums(x, grad)
+            if not all(map(torch.equal, found, expected[i])):
+                return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(run, range(4)))
 
 
 def test_the_slope_alone():

@@ -61,7 +61,7 @@ def _steps(x: Tensor, *others: Tensor) -> _ByTorch | _ByKernels:
 
 
 class _GeluGRNLinear(torch.autograd.Function):
-    """Saves its input only; see :func:`gelu_grn_linear`."""
+    """Saves its input and the norms; see :func:`gelu_grn_linear`."""
 
     @staticmethod
     def forward(ctx, x: Tensor, gamma: Tensor, beta: Tensor, weight: Tensor,
