@@ -15,17 +15,23 @@ __all__ = ['summed_batch_norms', 'summed_batch_norms_are_faster']
 _LEAST = 50_000  # elements of each
 
 
-def summed_batch_norms_are_faster(base: Tensor, *ys: Tensor) -> bool:
+def summed_batch_norms_are_faster(*ys: Tensor) -> bool:
     """Whether :func:`summed_batch_norms` takes them and is worth it here.
 
     Not measured with wider units than of 256 bits.
     """
     with torch.no_grad():  # autograd knows of this one
         return (has_256_bit_units() and len(ys) == kernels.NORMS
-                and base.numel() >= _LEAST
-                and all(t.dtype == torch.float32 for t in (base, *ys))
-                and is_plain_inference(base, *ys)
-                and kernels.reason(base, *ys) is None)
+                and ys[0].numel() >= _LEAST
+                and all(y.dtype == torch.float32 for y in ys)
+                and is_plain_inference(*ys)
+                and kernels.reason(*ys) is None)
+
+
+def _aligned(x: Tensor) -> Tensor:
+    """``x`` as the kernels take it."""
+    x = x.contiguous()
+    return x.clone() if kernels.reason(x) else x
 
 
 class _SummedBatchNorms(torch.autograd.Function):
@@ -35,7 +41,7 @@ class _SummedBatchNorms(torch.autograd.Function):
     def forward(ctx, base: Tensor, affine: Tensor, eps: tuple[float, ...],
                 *ys: Tensor) -> tuple[Tensor, Tensor]:
         affine = affine.contiguous()
-        out, stats = kernels.forward(ys, base, affine, eps)
+        out, stats = kernels.forward(ys, _aligned(base), affine, eps)
         ctx.eps = eps
         ctx.save_for_backward(affine, stats, *ys)
         ctx.mark_non_differentiable(stats)
@@ -45,9 +51,7 @@ class _SummedBatchNorms(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor, _):
         affine, stats, *ys = ctx.saved_tensors
-        grad = grad.contiguous()
-        if grad.data_ptr() % 64:
-            grad = grad.clone()
+        grad = _aligned(grad)
         of_ys, of_affine = kernels.backward(grad, ys, affine, stats, ctx.eps)
         return grad, of_affine, None, *of_ys
 
@@ -65,7 +69,7 @@ def summed_batch_norms(base: Tensor, ys: tuple[Tensor, ...], affine: Tensor,
 
     Args:
         base (Tensor): f32 ``(B, C, H, W)``.
-        ys (tuple[Tensor]): Three such tensors, of all of which
+        ys (tuple[Tensor]): Three such tensors, of which
             :func:`summed_batch_norms_are_faster` is true.
         affine (Tensor): f32 ``(3, 2, C)``, weights and biases.
         eps (tuple[float]): Three.

@@ -6,7 +6,7 @@ import re
 
 import torch
 
-__all__ = ['has_avx2_only', 'has_256_bit_units']
+__all__ = ['has_avx2_only', 'has_avx512', 'has_256_bit_units']
 
 _FAMILY_25 = re.compile(r'family\s*:?\s*25\b', re.IGNORECASE)
 
@@ -33,8 +33,13 @@ def has_avx2_only() -> bool:
     return VECTORS == 'AVX2'
 
 
+def has_avx512() -> bool:
+    """Whether this is an x86 CPU with AVX-512."""
+    return VECTORS == 'AVX512'
+
+
 def has_256_bit_units() -> bool:
     """Whether it computes 256 bits at a time: with AVX2 alone, and Zen 4's
     AVX-512, whose convolutions and matrix products are as fast as AVX2's.
     """
-    return VECTORS == 'AVX2' or VECTORS == 'AVX512' and HALVES
+    return has_avx2_only() or has_avx512() and HALVES

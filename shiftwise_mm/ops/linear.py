@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from .capability import has_256_bit_units, has_avx2_only
+from .capability import has_256_bit_units, has_avx2_only, has_avx512
 from .operator import operator
 
 __all__ = ['linear', 'linear_onto', 'product', 'product_over_rows',
@@ -189,8 +189,8 @@ def linear_onto(base: Tensor, x: Tensor, weight: Tensor,
 def stored_for_inference(weight: Tensor) -> Tensor:
     """A linear layer's weight in the memory order that its library reads.
 
-    oneDNN takes one output a column as it is, and copies one an output a row
-    in each call; MKL takes either.
+    With AVX-512 oneDNN takes one output a column as it is, and copies one an
+    output a row in each call; MKL takes either.
 
     Args:
         weight (Tensor): ``(C_out, C_in)``.
@@ -198,6 +198,6 @@ def stored_for_inference(weight: Tensor) -> Tensor:
     Returns:
         Tensor: The same values, ``weight`` itself or a copy.
     """
-    if weight.device.type != 'cpu' or has_avx2_only():
-        return weight
-    return weight.t().contiguous().t()
+    if weight.device.type == 'cpu' and has_avx512():
+        return weight.t().contiguous().t()
+    return weight

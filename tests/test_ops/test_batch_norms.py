@@ -158,6 +158,23 @@ def test_others_see_torch(launches, monkeypatch):
     assert not launches
 
 
+@pytest.mark.parametrize('change', [
+    lambda x: x.contiguous(memory_format=torch.channels_last),
+    lambda x: torch.cat([x.flatten()[:1], x.flatten()])[1:].view(x.shape)])
+def test_any_base_and_gradient(change, launches):
+    shape = (3, 5, 8, 10)
+    norms, (base, *ys) = norms_of(5), inputs(shape)
+    seed = torch.randn(shape)
+    outs = []
+    for other in (lambda x: x, change):
+        given = other(base.detach()).requires_grad_()
+        out = add_normed(given, ys, norms)
+        outs.append([out, *torch.autograd.grad(out, [given, *ys],
+                                               other(seed))])
+    assert launches == ['forward', 'backward'] * 2
+    assert all(map(torch.equal, *outs))
+
+
 @pytest.mark.parametrize('ghost_ratio', [0., .4])
 @pytest.mark.parametrize('layout', [torch.contiguous_format,
                                     torch.channels_last])

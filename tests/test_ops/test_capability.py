@@ -49,6 +49,7 @@ def test_what_rules_ask(name, only, units, monkeypatch):
     pretend_cpu(monkeypatch, name)
     assert capability.has_avx2_only() is only
     assert capability.has_256_bit_units() is units
+    assert capability.has_avx512() is (name in ('AVX512', 'Zen 4'))
     monkeypatch.setattr(capability, 'HALVES', True)  # of Zen 3, for one
     assert capability.has_avx2_only() is only
     assert capability.has_256_bit_units() is (units or name == 'AVX512')

@@ -9,8 +9,8 @@ __all__ = ['is_plain', 'may_be_joined', 'is_chain']
 
 
 def is_plain(module: nn.Module, kind: type) -> bool:
-    """Whether a module is of this type, not one of its own, and nobody but
-    its parent hears of its calls.
+    """Whether a module is of this very type, and nobody but its parent hears
+    of its calls.
 
     Compilers see its type alone: they follow no hooks of what is not called.
 

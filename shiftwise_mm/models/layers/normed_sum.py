@@ -39,10 +39,9 @@ def add_normed(base: Tensor, outputs: Sequence[Tensor],
     Returns:
         Tensor: ``(B, C, H, W)``.
     """
-    if all(map(_trains, norms)) and outputs[0].is_contiguous():
-        plain = base.contiguous()
-        if summed_batch_norms_are_faster(plain, *outputs):
-            return _together(plain, outputs, norms)
+    if all(map(_trains, norms)) and base.dtype == torch.float32 and \
+            summed_batch_norms_are_faster(*outputs):
+        return _together(base, outputs, norms)
     first, *others = (norm(y) for norm, y in zip(norms, outputs, strict=True))
     return sum(others, first) + base
 
