@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import launcher, runtime
+from . import lane_sums, launcher, runtime
 from .lanes import INDEX, layout
 from .memory import TASKS, vector_lanes
 
@@ -34,15 +34,7 @@ def _kernels(lanes: int) -> SimpleNamespace:
     """Compiles the kernels for vectors of so many places, when called."""
     import taichi as ti
     types = layout(3, lanes)
-    vec = types.vec
-
-    @ti.func
-    def total(v):
-        """The sum of the lanes."""
-        result = 0.0
-        for lane in ti.static(range(lanes)):
-            result += v[lane]
-        return result
+    vec, total = types.vec, lane_sums.sums(3, lanes).total
 
     @ti.kernel
     def normalise(

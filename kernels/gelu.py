@@ -23,8 +23,10 @@ SLOPE_Q = (1.0, 0.3052950714164674, 0.0441336866704931, 0.003971521432503282,
 
 
 @cache
-def _polynomial():
-    """The device function of a polynomial of 6 to 8 factors."""
+def _quotient():
+    """The device function :math:`1/2 + x P(x^2) / Q(x^2)`, of 6 to 8 factors
+    each.
+    """
     import taichi as ti
 
     @ti.func
@@ -38,22 +40,26 @@ def _polynomial():
         return ((factors[0] + factors[1] * t) +
                 (factors[2] + factors[3] * t) * t2 + high * t4)
 
-    return polynomial
+    @ti.func
+    def quotient(x, top: ti.template(), bottom: ti.template()):
+        t = x * x
+        t2 = t * t
+        t4 = t2 * t2
+        return 0.5 + x * polynomial(t, t2, t4, top) / polynomial(
+            t, t2, t4, bottom)
+
+    return quotient
 
 
 @cache
 def gelu():
     r"""The device function :math:`x\,\Phi(x)`, exact, of vectors of f32."""
     import taichi as ti
-    polynomial = _polynomial()
+    quotient = _quotient()
 
     @ti.func
     def function(x):
-        t = x * x
-        t2 = t * t
-        t4 = t2 * t2
-        below = 0.5 + x * polynomial(t, t2, t4, ti.static(P)) / polynomial(
-            t, t2, t4, ti.static(Q))
+        below = quotient(x, ti.static(P), ti.static(Q))
         below = ti.select(x >= EDGE, 1.0, below)
         return x * ti.select(x <= -EDGE, 0.0, below)
 
@@ -64,15 +70,11 @@ def gelu():
 def gelu_slope():
     r"""The device function :math:`\Phi(x) + x\,\varphi(x)`, of vectors."""
     import taichi as ti
-    polynomial = _polynomial()
+    quotient = _quotient()
 
     @ti.func
     def function(x):
-        t = x * x
-        t2 = t * t
-        t4 = t2 * t2
-        slope = 0.5 + x * polynomial(t, t2, t4, ti.static(SLOPE_P)) / \
-            polynomial(t, t2, t4, ti.static(SLOPE_Q))
+        slope = quotient(x, ti.static(SLOPE_P), ti.static(SLOPE_Q))
         slope = ti.select(x >= SLOPE_EDGE, 1.0, slope)
         return ti.select(x <= -SLOPE_EDGE, 0.0, slope)
 

@@ -116,12 +116,14 @@ def sums(taps: int, lanes: int) -> SimpleNamespace:
     @ti.func
     def total(v):
         """The sum of the lanes."""
-        v8 = oct_([v[i] for i in ti.static(range(8))])
-        if ti.static(lanes == 16):
-            v8 += oct_(
-                [v[8 + i] for i in ti.static(range(8))])
-        v4 = quad([v8[i] for i in ti.static(range(4))]) + quad(
-            [v8[4 + i] for i in ti.static(range(4))])
+        v4 = quad([v[i] for i in ti.static(range(4))])
+        if ti.static(lanes > 4):
+            v8 = oct_([v[i] for i in ti.static(range(8))])
+            if ti.static(lanes == 16):
+                v8 += oct_(
+                    [v[8 + i] for i in ti.static(range(8))])
+            v4 = quad([v8[i] for i in ti.static(range(4))]) + quad(
+                [v8[4 + i] for i in ti.static(range(4))])
         return (v4[0] + v4[2]) + (v4[1] + v4[3])
 
     @ti.func

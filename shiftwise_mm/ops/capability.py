@@ -25,7 +25,8 @@ def _is_zen3_or_4() -> bool:
 
 # Looked up here: compilers read a constant, but no operator of torch's own.
 VECTORS = torch.backends.cpu.get_cpu_capability()
-HALVES = _is_zen3_or_4()  # how instructions of AVX-512 are computed
+# Whether instructions of AVX-512 are computed in halves.
+HALVES = VECTORS == 'AVX512' and _is_zen3_or_4()
 
 
 def has_avx2_only() -> bool:
@@ -40,6 +41,6 @@ def has_avx512() -> bool:
 
 def has_256_bit_units() -> bool:
     """Whether it computes 256 bits at a time: with AVX2 alone, and Zen 4's
-    AVX-512, whose convolutions and matrix products are as fast as AVX2's.
+    AVX-512, whose peak is half of a CPU's that computes whole vectors.
     """
     return has_avx2_only() or has_avx512() and HALVES

@@ -1,9 +1,10 @@
 r"""Matrix products of float32 on CPUs, by the faster of two libraries.
 
-torch gives the product of a linear layer to MKL, which uses no AVX-512 on
-AMD's CPUs, while oneDNN, which ``torch.compile`` uses for the same layer,
-does. Both are in torch; this is the way to oneDNN without compiling, with
-gradients. With AVX2 alone MKL is faster (``docs/performance.md``).
+torch gives the product of a linear layer to MKL, which on some CPUs leaves
+half of the vector width unused (AMD's with AVX-512), while oneDNN, which
+``torch.compile`` uses for the same layer, does not. Both are in torch; this is
+the way to oneDNN without compiling, with gradients. With AVX2 alone MKL is
+faster (``docs/performance.md``).
 """
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def test_counters_see_what_is_summed_onto_something():
                                         (6, 8, 9), (0, 3, 2)])
 def test_weight_gradients(rows, p, q, vectors):
     a, b = torch.randn(rows, p), torch.randn(rows, q)
-    for x, y in ((a, b), (a.t().contiguous().t(), b[:, ::1])):
+    for x, y in ((a, b), (a.t().contiguous().t(), b.t().contiguous().t())):
         assert_near(product_over_rows(x, y), x.double().t() @ y.double())
     with FlopCounterMode(display=False) as counter:
         product_over_rows(a, b)
