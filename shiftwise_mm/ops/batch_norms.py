@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from shiftwise_mm.kernels import batch_norms as kernels
 
@@ -48,12 +48,25 @@ class _SummedBatchNorms(torch.autograd.Function):
         return out, stats
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad: Tensor, _):
         affine, stats, *ys = ctx.saved_tensors
+        if torch.is_grad_enabled():  # gradients of these are wanted
+            return _by_torch(grad, affine, ctx.eps, ys)
         grad = _aligned(grad)
         of_ys, of_affine = kernels.backward(grad, ys, affine, stats, ctx.eps)
         return grad, of_affine, None, *of_ys
+
+
+def _by_torch(grad: Tensor, affine: Tensor, eps: tuple[float, ...],
+              ys: list[Tensor]) -> tuple[Tensor | None, ...]:
+    """What ``backward`` returns, in a graph of its own."""
+    out = sum(F.batch_norm(y, None, None, weight, bias, True, eps=e)
+              for y, (weight, bias), e in zip(ys, affine, eps, strict=True))
+    given = [t for t in (affine, *ys) if t.requires_grad]
+    found = iter(torch.autograd.grad(out, given, grad, create_graph=True))
+    of_affine, *of_ys = (next(found) if t.requires_grad else None
+                         for t in (affine, *ys))
+    return grad, of_affine, None, *of_ys
 
 
 def summed_batch_norms(base: Tensor, ys: tuple[Tensor, ...], affine: Tensor,

@@ -94,6 +94,24 @@ def test_only_what_is_needed_has_gradients(launches):
     assert launches == ['forward', 'backward']
 
 
+def test_gradients_of_gradients(launches):
+    norms, given = norms_of(5), inputs((3, 5, 8, 10))
+    given[2].requires_grad_(False)
+    found = []
+    for own, base, *ys in ([norms, *given], doubled(norms, given)):
+        wanted = [base, ys[0], ys[2], own[0].weight, own[2].bias]
+        out = add_normed(base, ys, own)
+        first = torch.autograd.grad(out.pow(3).sum(), wanted,
+                                    create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first),
+                                     wanted)
+        found.append([*first, *second])
+    # In the second pass through the sum itself.
+    assert launches == ['forward', 'backward']
+    for a, b in zip(*found, strict=True):
+        assert_near(a, b, 1e-4)
+
+
 def test_results_do_not_depend_on_the_threads():
     given, threads, outs = inputs((4, 37, 14, 14)), torch.get_num_threads(), []
     try:
