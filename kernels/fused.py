@@ -23,10 +23,11 @@ Taichi takes some microseconds for each argument: numbers come in ``sizes``
 # No `from __future__ import annotations`: Taichi reads the annotations.
 from functools import cache
 
+from .lane_stores import stores
 from .lane_sums import sums
 from .lane_transforms import transforms
 from .lane_weights import weights
-from .lanes import MASKS, ROWS, layout, movers
+from .lanes import MASKS, ROWS, TILE, layout, movers
 
 __all__ = ['forward_kernel', 'backward_kernel', 'LISTS', 'SIZES']
 
@@ -37,7 +38,7 @@ SIZES = ('share', 'floats', 'items', 'parts', 'images', 'groups_v',
 
 
 @cache
-def forward_kernel(taps: int, lanes: int):
+def forward_kernel(taps: int, lanes: int, span: int):
     """Compiles the forward kernel.
 
     What is wanted is told at run time: compiling takes seconds.
@@ -45,6 +46,8 @@ def forward_kernel(taps: int, lanes: int):
     Args:
         taps (int): ``N``, 3 or 5.
         lanes (int): Vector width, 8 or 16.
+        span (int): Floats written together, of
+            :data:`~.lane_stores.SPANS`.
     """
     import taichi as ti
     types = layout(taps, lanes)
@@ -52,12 +55,14 @@ def forward_kernel(taps: int, lanes: int):
     move, change, walk, kernel = (
         make(taps, lanes)
         for make in (movers, transforms, sums, weights))
+    write = stores(taps, lanes, span)
+    Out = types.Quads if span == TILE else types.Pairs
     products = taps * size
 
     @ti.kernel
     def fused_forward(
             x: types.Quads,  # (B, C, H, W), as the next three
-            out_v: types.Quads, out_i: types.Quads, out_h: types.Quads,
+            out_v: Out, out_i: Out, out_h: Out,
             small: types.Floats,  # (C * k, N, N)
             table: types.Ints,  # start, offset and source of Taps
             mask: types.Masks,  # (groups, MASKS)
@@ -138,17 +143,17 @@ def forward_kernel(taps: int, lanes: int):
                                         last, scratch, plane, length,
                                         result, padded, False, tiles, True)
                                     if s == 0:
-                                        move.store_v(
+                                        write.store_v(
                                             scratch, tiles, H, places,
                                             place, mask, g * MASKS, out_v,
                                             base, width, False, one)
                                     elif s == 1:
-                                        move.store_v(
+                                        write.store_v(
                                             scratch, tiles, H, places,
                                             place, mask, g * MASKS, out_i,
                                             base, width, False, one)
                                     else:
-                                        move.store_h(
+                                        write.store_h(
                                             scratch, tiles, places, place,
                                             mask, g * MASKS, out_h, base,
                                             width, False, one)
@@ -158,14 +163,14 @@ def forward_kernel(taps: int, lanes: int):
 
 
 @cache
-def backward_kernel(taps: int, lanes: int):
+def backward_kernel(taps: int, lanes: int, span: int):
     """Compiles the kernel of the gradients.
 
     The gradient of ``x`` is the same convolution with flipped taps; the one
     of the weights correlates the products, and is given for each of them.
 
     Args:
-        taps, lanes: As for :func:`forward_kernel`.
+        taps, lanes, span: As for :func:`forward_kernel`.
     """
     import taichi as ti
     types = layout(taps, lanes)
@@ -173,13 +178,15 @@ def backward_kernel(taps: int, lanes: int):
     move, change, walk, kernel = (
         make(taps, lanes)
         for make in (movers, transforms, sums, weights))
+    write = stores(taps, lanes, span)
+    Out = types.Quads if span == TILE else types.Pairs
     area, products = taps * taps, taps * size
 
     @ti.kernel
     def fused_backward(
             x: types.Quads,  # (B, C, H, W), as the next four
             grad_v: types.Quads, grad_i: types.Quads, grad_h: types.Quads,
-            grad_x: types.Quads,
+            grad_x: Out,
             small: types.Floats,  # (C * k, N, N), as the next
             grad: types.Floats,
             table: types.Ints,  # all of Taps
@@ -309,13 +316,13 @@ def backward_kernel(taps: int, lanes: int):
                             change.from_products(scratch, result, length,
                                                  tiles)
                             if d == 0:
-                                move.store_v(scratch, tiles, H, places,
-                                             place, mask, g * MASKS, grad_x,
-                                             base, width, adds, one)
+                                write.store_v(scratch, tiles, H, places,
+                                              place, mask, g * MASKS, grad_x,
+                                              base, width, adds, one)
                             else:
-                                move.store_h(scratch, tiles, places, place,
-                                             mask, g * MASKS, grad_x, base,
-                                             width, adds, one)
+                                write.store_h(scratch, tiles, places, place,
+                                              mask, g * MASKS, grad_x, base,
+                                              width, adds, one)
         for turn in range(512 * tasks):
             if (turn & 511) == 0 and sizes[15]:
                 task = turn >> 9

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from . import fused, launcher, runtime
+from .lane_stores import SPANS
 from .lanes import INDEX, ROWS, TILE
 from .memory import TASKS, aligned, scratch, vector_lanes
 
@@ -82,6 +83,11 @@ class _Layout(NamedTuple):
     places: Tensor
 
 
+def _span(width: int) -> int:
+    """How many floats of rows of so many are written together."""
+    return max(span for span in SPANS if width % span == 0)
+
+
 @lru_cache(maxsize=256)
 def _layout(shape: tuple[int, int, int, int], lanes: int) -> _Layout:
     """Tables of one shape, whose ``W`` is a multiple of ``TILE``.
@@ -103,7 +109,10 @@ def _layout(shape: tuple[int, int, int, int], lanes: int) -> _Layout:
                                        strict=True):
             number = torch.arange(groups * lanes).view(groups, 1, lanes)
             there = number < images * tiles
-            number = number.clamp(max=images * tiles - 1)
+            # Of tiles that are written together the last stays behind.
+            each = _span(W) // TILE if down else 1
+            number = torch.where(there, number,
+                                 images * tiles - each + number % each)
             tile = number % tiles
             at = number // tiles * (C * H * W // TILE)
             if down:
@@ -139,6 +148,7 @@ class _Plan(NamedTuple):
     """What a launch needs that does not depend on the tensors."""
     lanes: int
     width: int  # of a row, filled up
+    span: int  # floats that are written together
     parts: int  # of the weights' gradients, one a few images
     mask: Tensor
     places: Tensor
@@ -181,8 +191,9 @@ def _plan(shape: torch.Size, n: int, taps: int, reps: int, uses: int,
         numbers = torch.tensor([sizes[name] for name in fused.SIZES],
                                dtype=torch.int32, device='cpu')
     tasks = min(TASKS * threads, INDEX // (share * lanes))
-    return _Plan(lanes, width, parts, layout.mask, layout.places, numbers,
-                 tasks * share * lanes, tasks, launcher.Kept())
+    return _Plan(lanes, width, _span(width), parts, layout.mask,
+                 layout.places, numbers, tasks * share * lanes, tasks,
+                 launcher.Kept())
 
 
 def _planned(x: Tensor, weight: Tensor, taps: Taps, outputs: str,
@@ -218,13 +229,14 @@ def forward(x: Tensor, weight: Tensor, taps: Taps,
     out = [x.new_empty(B, C, H, width) for _ in outputs]
     source = _quads(x, width)
     given = {
-        name: o.view(-1, TILE)
+        name: o.view(-1, plan.span)
         for name, o in zip(outputs, out, strict=True)
     }
+    spare = given[outputs[0]]
     with runtime.launching(x.device):
         launcher.call(
-            fused.forward_kernel(weight.shape[-1], plan.lanes), source,
-            *(given.get(name, source) for name in fused.LISTS),
+            fused.forward_kernel(weight.shape[-1], plan.lanes, plan.span),
+            source, *(given.get(name, spare) for name in fused.LISTS),
             weight.view(-1), taps.table, *arguments, kept=plan.kept)
     return [o if W == width else o[..., :W].contiguous() for o in out]
 
@@ -256,10 +268,11 @@ def backward(grads: list[Tensor], x: Tensor, weight: Tensor, taps: Taps,
     }
     spare = given[outputs[0]]
     source = _quads(x, width) if need_weight else spare
-    target = grad_x.view(-1, TILE) if need_x else spare
+    target = (grad_x if need_x else x.new_empty(plan.span)).view(
+        -1, plan.span)
     with runtime.launching(x.device):
         launcher.call(
-            fused.backward_kernel(n, plan.lanes), source,
+            fused.backward_kernel(n, plan.lanes, plan.span), source,
             *(given.get(name, spare) for name in fused.LISTS), target,
             weight.view(-1), grad.view(-1), taps.table, sums, *arguments,
             kept=plan.kept)

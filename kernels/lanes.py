@@ -1,4 +1,4 @@
-"""Vector types of the fused kernel, and the way in and out of its layout.
+"""Vector types of the fused kernel, and the way into its layout.
 
 Everything moves as *quads*, four neighbours of a row. A vector's lanes each
 name one (``places``), so images that share vectors, the end of a row and the
@@ -47,7 +47,8 @@ def layout(taps: int, lanes: int) -> SimpleNamespace:
         Floats=array(dtype=ti.f32, ndim=1), Ints=array(dtype=ti.i32, ndim=1),
         Vectors=array(dtype=vec, ndim=1),
         Masks=array(dtype=vector(lanes, ti.i32), ndim=1),
-        Quads=array(dtype=vector(TILE, ti.f32), ndim=1))
+        Quads=array(dtype=vector(TILE, ti.f32), ndim=1),
+        Pairs=array(dtype=vector(2 * TILE, ti.f32), ndim=1))
 
 
 @cache
@@ -235,43 +236,6 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
                         floats[to + 1 + 4 * i] = 0.0
 
     @ti.func
-    def store(scratch: ti.template(), row, step: ti.template(), there,
-              target: ti.template(), to, spots: ti.template(), add, one):
-        """Rows of tiles in vectors ``step`` apart to their quads.
-
-        Where they are added it is ``there`` once: others add nothing.
-        """
-        x0, x1 = scratch[row], scratch[row + step]
-        x2, x3 = scratch[row + 2 * step], scratch[row + 3 * step]
-        if add:
-            x0, x1 = ti.select(there, x0, 0.0), ti.select(there, x1, 0.0)
-            x2, x3 = ti.select(there, x2, 0.0), ti.select(there, x3, 0.0)
-        scatter(x0, x1, x2, x3, target, to, spots, add, one)
-
-    @ti.func
-    def store_v(scratch: ti.template(), tiles, length, places: ti.template(),
-                at, mask: ti.template(), inside, target: ti.template(), base,
-                width, add, one):
-        """The reverse of :func:`load_v`; with ``add`` to what is there."""
-        spots = look_up(places, at)
-        for r in range(length):
-            store(scratch, (tiles + 4 * r) & INDEX, 1, mask[inside], target,
-                  base + r * width, ti.static(spots), add, one)
-
-    @ti.func
-    def store_h(scratch: ti.template(), tiles, places: ti.template(), at,
-                mask: ti.template(), inside, target: ti.template(), base,
-                width, add, one):
-        """The reverse of :func:`load_h`; with ``add`` to what is there."""
-        for last in range(4):
-            j = 3 - last
-            spots = look_up(places, at + j * lanes)
-            for c in range(width):
-                store(scratch, (tiles + 16 * c + j) & INDEX, 4,
-                      mask[inside + j], target, base + c, ti.static(spots),
-                      add, one)
-
-    @ti.func
     def before(v, edge):
         """Of each lane the value of the one before; of the first ``edge``."""
         return vec([edge] + [v[lane] for lane in ti.static(range(lanes - 1))])
@@ -282,6 +246,6 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
         return vec([v[lane + 1] for lane in ti.static(range(lanes - 1))] +
                    [edge])
 
-    return SimpleNamespace(look_up=look_up, gather=gather, scatter=scatter,
-                           load_v=load_v, load_h=load_h, store_v=store_v,
-                           store_h=store_h, before=before, after=after)
+    return SimpleNamespace(turned=turned, look_up=look_up, gather=gather,
+                           scatter=scatter, load_v=load_v, load_h=load_h,
+                           before=before, after=after)

@@ -128,6 +128,7 @@ LANE_CASES = [
     (2, 3, 1, 90, 9, 5, 1),
     (1, 1, 112, 224, 51, 3, 1),
     (3, 1, 50, 68, 51, 5, 1),
+    (5, 2, 35, 72, 31, 5, 1),
 ]
 
 
@@ -241,7 +242,7 @@ def test_the_fused_kernel_with_taps_missing(case, outputs, poison):
     assert_near(grad, wanted * kept.view(-1, 1, 1, 1))
 
 
-@pytest.mark.parametrize('case', [LANE_CASES[i] for i in (0, 2, 4)],
+@pytest.mark.parametrize('case', [LANE_CASES[i] for i in (0, 2, 4, 9)],
                          ids=case_id)
 def test_the_fused_form_with_vectors_of_the_other_width(
         case, monkeypatch, poison):
