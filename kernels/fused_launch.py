@@ -13,7 +13,8 @@ from .lanes import INDEX, ROWS, TILE
 from .memory import TASKS, aligned, scratch, vector_lanes
 
 __all__ = [
-    'TAPS', 'DTYPES', 'MAX_ELEMENTS', 'MAX_SIDE', 'Taps', 'forward', 'backward'
+    'TAPS', 'DTYPES', 'MAX_ELEMENTS', 'MAX_SIDE', 'Taps', 'forward',
+    'Prepared', 'backward'
 ]
 
 TAPS = (3, 5)  # small kernels that the kernel is made for
@@ -239,6 +240,57 @@ def forward(x: Tensor, weight: Tensor, taps: Taps,
             source, *(given.get(name, spare) for name in fused.LISTS),
             weight.view(-1), taps.table, *arguments, kept=plan.kept)
     return [o if W == width else o[..., :W].contiguous() for o in out]
+
+
+class Prepared:
+    """:func:`forward` for inputs of one shape and the same taps.
+
+    What a launch needs beside the tensors is made once.
+
+    Args:
+        shape (torch.Size): ``(B, C, H, W)`` with ``W`` a multiple of
+            :data:`~.lanes.TILE`.
+        weight_shape (torch.Size): ``(C*k, 1, N, N)``.
+        taps, outputs: As for :func:`forward`.
+    """
+
+    def __init__(self, shape: torch.Size, weight_shape: torch.Size,
+                 taps: Taps, outputs: str) -> None:
+        self._plan = _plan(
+            shape, weight_shape[-1], weight_shape[0] // shape[1],
+            taps.source.shape[1], taps.used.shape[1], outputs, False, False,
+            torch.get_num_threads(), vector_lanes(), len(taps.table))
+        self._kernel = weight_shape[-1], self._plan.lanes, self._plan.span
+        self._table, self._kept = taps.table, launcher.Kept()
+        self._places = [1 + fused.LISTS.index(name) for name in outputs]
+
+    def __call__(self, x: Tensor, weight: Tensor) -> list[Tensor]:
+        """The outputs.
+
+        Args:
+            x, weight (Tensor): As for :func:`forward`, contiguous, ``x``
+                aligned to 16 bytes.
+        """
+        plan, kept = self._plan, self._kept
+        out = [torch.empty_like(x) for _ in self._places]
+        with runtime.launching(x.device):
+            vectors, floats = scratch(plan.scratch, plan.lanes)
+            if kept.is_live():
+                kept.again({
+                    0: x.data_ptr(), 4: weight.data_ptr(),
+                    9: vectors.data_ptr(), 10: floats.data_ptr(),
+                    **{place: o.data_ptr()
+                       for place, o in zip(self._places, out, strict=True)}})
+            else:
+                views = [out[0].view(-1, plan.span)] * len(fused.LISTS)
+                for place, o in zip(self._places, out, strict=True):
+                    views[place - 1] = o.view(-1, plan.span)
+                launcher.call(
+                    fused.forward_kernel(*self._kernel), x.view(-1, TILE),
+                    *views, weight.view(-1), self._table, plan.mask,
+                    plan.places, plan.sizes, vectors, floats, plan.tasks,
+                    kept=kept)
+        return out
 
 
 def backward(grads: list[Tensor], x: Tensor, weight: Tensor, taps: Taps,

@@ -1,6 +1,7 @@
 """Fixtures of all tests."""
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 
 import pytest
@@ -32,3 +33,14 @@ def poison(monkeypatch):
     monkeypatch.setattr(torch.Tensor, 'new_empty', poisoned(new_empty))
     monkeypatch.setattr(torch, 'empty_like', poisoned(empty_like))
     monkeypatch.setattr(torch, 'empty', poisoned(empty))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_prepared():
+    """What an earlier test's calls have chosen, by rules of its own, is gone.
+
+    Only where somebody has imported it: many tests must not.
+    """
+    module = sys.modules.get('shiftwise_mm.ops.prepared')
+    if module is not None:
+        module._calls.clear()

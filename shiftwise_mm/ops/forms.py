@@ -20,9 +20,14 @@ from torch import Tensor
 
 from shiftwise_mm.kernels import runtime
 
-from . import autotune
+from . import autotune, prepared
 from .channels import channels_conv, channels_reason, channels_worth
-from .fused import fused_conv, fused_reason, fused_worth
+from .fused import (
+    fused_conv,
+    fused_reason,
+    fused_worth,
+    prepared_fused,
+)
 from .kept_strips import strips_of
 from .masks import (
     check_mask,
@@ -254,6 +259,10 @@ def shiftwise_conv(x: Tensor, weight: Tensor, spec: ShiftSpec, *,
         ValueError: If a shape, an output or the form is not allowed, or the
             form was asked for by name and cannot run (with the reason).
     """
+    case = prepared.case_of(x, weight, spec, outputs, form, mask)
+    again = None if case is None else prepared.known(case)
+    if again is not None:
+        return again(x, weight)
     outputs = _checked_outputs(outputs, spec)
     _check_tensor('x', x, spec.channels)
     n = spec.small_kernel
@@ -282,4 +291,9 @@ def shiftwise_conv(x: Tensor, weight: Tensor, spec: ShiftSpec, *,
     function = _choose('form', _FORMS, form, x, spec, training, density)
     if density == 0:
         function = nothing
+    elif case is not None and function is fused_conv:
+        call = prepared_fused(x, weight, spec, outputs, mask)
+        if call is not None:
+            prepared.keep(case, call)
+            return call(x, weight)
     return function(x, weight, spec, outputs, mask)

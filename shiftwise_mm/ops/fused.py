@@ -6,6 +6,7 @@ no list (:mod:`.tap_lists`).
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 
 import torch
@@ -14,13 +15,14 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils.flop_counter import register_flop_formula
 
 from shiftwise_mm.kernels import fused_gpu, fused_launch, runtime
+from shiftwise_mm.kernels.lanes import TILE
 
 from .channels import channels_reason, channels_worth
 from .operator import as_autocast, operator
 from .spec import ShiftSpec
 from .tap_lists import all_taps, kept_taps
 
-__all__ = ['fused_conv', 'fused_reason', 'fused_worth']
+__all__ = ['fused_conv', 'fused_reason', 'fused_worth', 'prepared_fused']
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -202,3 +204,31 @@ def fused_conv(x: Tensor, weight: Tensor, spec: ShiftSpec,
     results = _fused(x, weight, all_taps(spec, names, x.device), names, mask,
                      '' if mask is None else f'{names} of {spec.digest}')
     return tuple(results[names.index(name)] for name in outputs)
+
+
+def prepared_fused(x: Tensor, weight: Tensor, spec: ShiftSpec,
+                   outputs: tuple[str, ...], mask: Tensor | None
+                   ) -> Callable[[Tensor, Tensor], tuple[Tensor, ...]] | None:
+    """:func:`fused_conv` for other tensors of these shapes, without gradients.
+
+    Args:
+        x, weight, spec, outputs, mask: As for :func:`fused_conv`, f32 on the
+            CPU.
+
+    Returns:
+        Callable, optional: Of ``x`` and ``weight``, contiguous, ``x`` aligned
+        to 16 bytes. None where rows have to be filled up or nothing is left.
+    """
+    names = ''.join(name for name in 'vih' if name in outputs)
+    taps = kept_taps(all_taps(spec, names, x.device), mask,
+                     f'{names} of {spec.digest}')
+    if x.shape[-1] % TILE or not x.numel() or not taps.offset.numel():
+        return None
+    launch = fused_launch.Prepared(x.shape, weight.shape, taps, names)
+    order = [names.index(name) for name in outputs]
+
+    def call(x: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+        results = launch(x, weight)
+        return tuple([results[i] for i in order])
+
+    return call

@@ -1,6 +1,8 @@
 """Masks over small kernels: what is masked counts as zero."""
 from __future__ import annotations
 
+import ctypes
+
 import torch
 from torch import Tensor
 from torch._guards import active_fake_mode
@@ -9,7 +11,7 @@ from .operator import as_autocast
 from .spec import ShiftSpec
 
 __all__ = ['check_mask', 'density_of', 'has_values', 'is_plain_inference',
-           'mask_bytes', 'masked_weight', 'nothing']
+           'mask_bytes', 'read_mask', 'masked_weight', 'nothing']
 
 
 def check_mask(mask: Tensor | None, spec: ShiftSpec) -> None:
@@ -66,7 +68,14 @@ def mask_bytes(mask: Tensor) -> bytes | None:
     Returns:
         bytes | None: None unless it :func:`has_values`.
     """
-    return mask.numpy().tobytes() if has_values(mask) else None
+    return read_mask(mask) if has_values(mask) else None
+
+
+def read_mask(mask: Tensor) -> bytes:
+    """What a mask holds that :func:`has_values`."""
+    if mask.is_contiguous():
+        return ctypes.string_at(mask.data_ptr(), mask.nbytes)
+    return mask.numpy().tobytes()
 
 
 def density_of(mask: Tensor | None) -> float | None:
