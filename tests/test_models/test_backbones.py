@@ -165,7 +165,12 @@ def test_deployed_weights_are_stored_as_their_library_reads_them(
     net, x = make(name).eval(), torch.randn(1, 3, 70, 50)
     expected = [out.detach() for out in net(x)]
     net.switch_to_deploy()
-    torch.save(net.state_dict(), tmp_path / 'deployed.pth')
+    state = net.state_dict()
+    # As safetensors asks for: contiguous, each in memory of its own.
+    assert all(value.is_contiguous() for value in state.values())
+    places = [value.data_ptr() for value in state.values() if value.numel()]
+    assert len(set(places)) == len(places)
+    torch.save(state, tmp_path / 'deployed.pth')
     again = NETS[name](deploy=True).eval()
     again.load_state_dict(torch.load(tmp_path / 'deployed.pth'))
     for deployed in (net, again):
