@@ -1,7 +1,8 @@
 """The way out of the fused kernel's layout: rows of tiles to tensors.
 
 Rows of a multiple of eight floats are written eight floats at a time, others
-four: what waits for a line of memory is counted in stores.
+four: so many stores may wait for their lines of memory, however wide they
+are.
 """
 # No `from __future__ import annotations`: Taichi reads the annotations.
 from functools import cache

@@ -22,12 +22,7 @@ from shiftwise_mm.kernels import runtime
 
 from . import autotune, prepared
 from .channels import channels_conv, channels_reason, channels_worth
-from .fused import (
-    fused_conv,
-    fused_reason,
-    fused_worth,
-    prepared_fused,
-)
+from .fused import fused_conv, fused_reason, fused_worth, prepared_fused
 from .kept_strips import strips_of
 from .masks import (
     check_mask,
