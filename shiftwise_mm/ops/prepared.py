@@ -6,8 +6,6 @@ the form ``fused`` takes for a large sparse layer.
 """
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable
 
 import torch
@@ -25,8 +23,7 @@ __all__ = ['case_of', 'known', 'keep']
 _KEPT = 256  # those of a model or two
 _TENSORS = (Tensor, Parameter)
 
-_calls: OrderedDict[tuple, Callable] = OrderedDict()
-_lock = threading.Lock()
+_calls: dict[tuple, Callable] = {}
 
 
 def case_of(x: Tensor, weight: Tensor, spec: ShiftSpec,
@@ -39,10 +36,11 @@ def case_of(x: Tensor, weight: Tensor, spec: ShiftSpec,
     kernels of the CPU read them, where the rule chooses the form. Arguments
     may be of any type, for nothing was checked before.
     """
-    if torch.compiler.is_compiling() or torch.is_grad_enabled() or not (
+    if torch.is_grad_enabled() or not (
             type(x) in _TENSORS and type(weight) in _TENSORS
             and type(spec) is ShiftSpec and type(outputs) is tuple
-            and type(form) is str and (mask is None or type(mask) is Tensor)):
+            and all([type(name) is str for name in (form, *outputs)])
+            and (mask is None or type(mask) is Tensor)):
         return None
     tensors = (x, weight) if mask is None else (x, weight, mask)
     if not is_plain_inference(*tensors) or autotune.is_on() or \
@@ -58,16 +56,11 @@ def case_of(x: Tensor, weight: Tensor, spec: ShiftSpec,
 
 def known(case: tuple) -> Callable | None:
     """What was kept for ``case``: a function of ``x`` and ``weight``."""
-    with _lock:
-        call = _calls.get(case)
-        if call is not None:
-            _calls.move_to_end(case)
-        return call
+    return _calls.get(case)
 
 
 def keep(case: tuple, call: Callable) -> None:
     """Keeps ``call`` for the next of this case."""
-    with _lock:
-        _calls[case] = call
-        while len(_calls) > _KEPT:
-            _calls.popitem(last=False)
+    if len(_calls) >= _KEPT:
+        _calls.clear()
+    _calls[case] = call
