@@ -75,8 +75,8 @@ class _Layout(NamedTuple):
         mask (Tensor): See :data:`~.lanes.MASKS`.
         places (Tensor): Quads of the lanes behind the first of a plane: one
             a vector down the columns, then four a vector along the rows, one
-            for each row of a tile. Where there is none, of the last tile and
-            row.
+            for each row of a tile. Where there is none, of the last tile (of
+            two, if two are written together) and row.
     """
     images: int
     groups: tuple[int, int]
@@ -199,14 +199,11 @@ def _plan(shape: torch.Size, n: int, taps: int, reps: int, uses: int,
 
 def _planned(x: Tensor, weight: Tensor, taps: Taps, outputs: str,
              need_x: bool = False,
-             need_weight: bool = False) -> tuple[_Plan, tuple]:
-    """The plan, and the last arguments of the kernels."""
-    plan = _plan(x.shape, weight.shape[-1], len(weight) // x.shape[1],
+             need_weight: bool = False) -> _Plan:
+    return _plan(x.shape, weight.shape[-1], len(weight) // x.shape[1],
                  taps.source.shape[1], taps.used.shape[1], outputs, need_x,
                  need_weight, torch.get_num_threads(), vector_lanes(),
                  len(taps.table))
-    return plan, (plan.mask, plan.places, plan.sizes,
-                  *scratch(plan.scratch, plan.lanes), plan.tasks)
 
 
 def forward(x: Tensor, weight: Tensor, taps: Taps,
@@ -222,74 +219,61 @@ def forward(x: Tensor, weight: Tensor, taps: Taps,
     Returns:
         list[Tensor]: One ``(B, C, H, W)`` for each.
     """
-    B, C, H, W = x.shape
-    if not B:
+    if not len(x):
         return [x.new_empty(x.shape) for _ in outputs]
-    plan, arguments = _planned(x, weight, taps, outputs)
-    width = plan.width
-    out = [x.new_empty(B, C, H, width) for _ in outputs]
-    source = _quads(x, width)
-    given = {
-        name: o.view(-1, plan.span)
-        for name, o in zip(outputs, out, strict=True)
-    }
-    spare = given[outputs[0]]
-    with runtime.launching(x.device):
-        launcher.call(
-            fused.forward_kernel(weight.shape[-1], plan.lanes, plan.span),
-            source, *(given.get(name, spare) for name in fused.LISTS),
-            weight.view(-1), taps.table, *arguments, kept=plan.kept)
-    return [o if W == width else o[..., :W].contiguous() for o in out]
+    launch, W = Prepared(x, weight, taps, outputs), x.shape[-1]
+    out = launch(_quads(x, launch.width).view(*x.shape[:-1], -1), weight)
+    return [o if W == launch.width else o[..., :W].contiguous() for o in out]
 
 
 class Prepared:
-    """:func:`forward` for inputs of one shape and the same taps.
+    """:func:`forward` for tensors of one shape and the same taps.
 
     What a launch needs beside the tensors is made once.
 
     Args:
-        shape (torch.Size): ``(B, C, H, W)`` with ``W`` a multiple of
+        x, weight, taps, outputs: As for :func:`forward`, ``x`` not empty.
+
+    Attributes:
+        width (int): Of a row, filled up to a multiple of
             :data:`~.lanes.TILE`.
-        weight_shape (torch.Size): ``(C*k, 1, N, N)``.
-        taps, outputs: As for :func:`forward`.
     """
 
-    def __init__(self, shape: torch.Size, weight_shape: torch.Size,
-                 taps: Taps, outputs: str) -> None:
-        self._plan = _plan(
-            shape, weight_shape[-1], weight_shape[0] // shape[1],
-            taps.source.shape[1], taps.used.shape[1], outputs, False, False,
-            torch.get_num_threads(), vector_lanes(), len(taps.table))
-        self._kernel = weight_shape[-1], self._plan.lanes, self._plan.span
-        self._table, self._kept = taps.table, launcher.Kept()
+    def __init__(self, x: Tensor, weight: Tensor, taps: Taps,
+                 outputs: str) -> None:
+        self._plan = _planned(x, weight, taps, outputs)
+        self._table = taps.table
         self._places = [1 + fused.LISTS.index(name) for name in outputs]
+        self.width = self._plan.width
 
     def __call__(self, x: Tensor, weight: Tensor) -> list[Tensor]:
-        """The outputs.
+        """The outputs, of the shape of ``x``.
 
         Args:
-            x, weight (Tensor): As for :func:`forward`, contiguous, ``x``
-                aligned to 16 bytes.
+            x (Tensor): Contiguous with rows of ``width``, aligned to 16
+                bytes.
+            weight (Tensor): Contiguous.
         """
-        plan, kept = self._plan, self._kept
+        plan, kept = self._plan, self._plan.kept
         out = [torch.empty_like(x) for _ in self._places]
         with runtime.launching(x.device):
             vectors, floats = scratch(plan.scratch, plan.lanes)
             if kept.is_live():
                 kept.again({
                     0: x.data_ptr(), 4: weight.data_ptr(),
-                    9: vectors.data_ptr(), 10: floats.data_ptr(),
+                    5: self._table.data_ptr(), 9: vectors.data_ptr(),
+                    10: floats.data_ptr(),
                     **{place: o.data_ptr()
                        for place, o in zip(self._places, out, strict=True)}})
             else:
-                views = [out[0].view(-1, plan.span)] * len(fused.LISTS)
-                for place, o in zip(self._places, out, strict=True):
-                    views[place - 1] = o.view(-1, plan.span)
+                given = dict(zip(self._places, out, strict=True))
                 launcher.call(
-                    fused.forward_kernel(*self._kernel), x.view(-1, TILE),
-                    *views, weight.view(-1), self._table, plan.mask,
-                    plan.places, plan.sizes, vectors, floats, plan.tasks,
-                    kept=kept)
+                    fused.forward_kernel(weight.shape[-1], plan.lanes,
+                                         plan.span), x.view(-1, TILE),
+                    *(given.get(1 + i, out[0]).view(-1, plan.span)
+                      for i in range(len(fused.LISTS))), weight.view(-1),
+                    self._table, plan.mask, plan.places, plan.sizes, vectors,
+                    floats, plan.tasks, kept=kept)
         return out
 
 
@@ -308,7 +292,7 @@ def backward(grads: list[Tensor], x: Tensor, weight: Tensor, taps: Taps,
     if not B:
         return (x.new_empty(x.shape if need_x else 0),
                 torch.zeros_like(weight) if need_weight else x.new_empty(0))
-    plan, arguments = _planned(x, weight, taps, outputs, need_x, need_weight)
+    plan = _planned(x, weight, taps, outputs, need_x, need_weight)
     width = plan.width
     grad_x = x.new_empty((B, C, H, width) if need_x else 0)
     grad = weight.new_empty(weight.shape if need_weight else 0)
@@ -326,8 +310,9 @@ def backward(grads: list[Tensor], x: Tensor, weight: Tensor, taps: Taps,
         launcher.call(
             fused.backward_kernel(n, plan.lanes, plan.span), source,
             *(given.get(name, spare) for name in fused.LISTS), target,
-            weight.view(-1), grad.view(-1), taps.table, sums, *arguments,
-            kept=plan.kept)
+            weight.view(-1), grad.view(-1), taps.table, sums, plan.mask,
+            plan.places, plan.sizes, *scratch(plan.scratch, plan.lanes),
+            plan.tasks, kept=plan.kept)
     if need_x and W != width:
         grad_x = grad_x[..., :W].contiguous()
     return grad_x, grad

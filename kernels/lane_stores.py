@@ -8,7 +8,7 @@ are.
 from functools import cache
 from types import SimpleNamespace
 
-from .lanes import INDEX, TILE, layout, movers
+from .lanes import INDEX, TILE, layout, movers, putter
 
 __all__ = ['SPANS', 'stores']
 
@@ -30,9 +30,8 @@ def stores(taps: int, lanes: int, span: int) -> SimpleNamespace:
     """
     import taichi as ti
     types, move = layout(taps, lanes), movers(taps, lanes)
-    vec, eight = types.vec, ti.types.vector(2 * TILE, ti.f32)
-    turned, look_up, scatter = move.turned, move.look_up, move.scatter
-    blocks = lanes // 4
+    vec, put, blocks = types.vec, putter(span), lanes // 4
+    quads, look_up, scatter = move.quads, move.look_up, move.scatter
 
     @ti.func
     def rows(scratch: ti.template(), at, step: ti.template(), there, add):
@@ -48,14 +47,7 @@ def stores(taps: int, lanes: int, span: int) -> SimpleNamespace:
         return x0, x1, x2, x3
 
     @ti.func
-    def quads(v: ti.template(), one):
-        """The quads of each four lanes: the first, second, third, fourth."""
-        p0, p1, p2, p3 = turned(one * v[0], one * v[1], one * v[2],
-                                one * v[3], one)
-        return one * p0, one * p1, one * p2, one * p3
-
-    @ti.func
-    def joined(a, b, half: ti.template(), one):
+    def paired(a, b, half: ti.template(), one):
         """Quads of ``a``, each with that of ``b`` behind, of half of them."""
         first = ti.static(half * lanes // 2)
         return one * vec([v[first + 4 * i + j]
@@ -64,44 +56,19 @@ def stores(taps: int, lanes: int, span: int) -> SimpleNamespace:
                           for j in ti.static(range(4))])
 
     @ti.func
-    def put(v, block: ti.template(), target: ti.template(), place, add):
-        """Eight floats of a vector that :func:`joined` made."""
-        first = ti.static(block % (blocks // 2) * 8)
-        q = eight([v[first + i] for i in ti.static(range(8))])
-        if add:
-            q += target[place]
-        target[place] = q
+    def put_pairs(a: ti.template(), b: ti.template(), target: ti.template(),
+                  to, spots: ti.template(), add, one):
+        """Quads of ``a`` with those of ``b`` behind, the last lane first.
 
-    @ti.func
-    def pairs_v(v: ti.template(), target: ti.template(), to,
-                spots: ti.template(), add, one):
-        """Tiles of two lanes each, the last lanes first."""
-        p0, p1, p2, p3 = quads(v, one)
+        Those of all lanes in four vectors, or of every second one in two.
+        """
+        step = ti.static(4 // len(a))
         first = (to >> 1) & INDEX
         for block in ti.static(range(blocks - 1, -1, -1)):
-            half = ti.static(2 * block // blocks)
-            put(joined(p2, p3, half, one), block, target,
-                first + (spots[4 * block + 2] >> 1), add)
-            put(joined(p0, p1, half, one), block, target,
-                first + (spots[4 * block] >> 1), add)
-
-    @ti.func
-    def pairs_h(v: ti.template(), w: ti.template(), target: ti.template(),
-                to, spots: ti.template(), add, one):
-        """Eight columns of a row of each lane, the last lane first."""
-        p0, p1, p2, p3 = quads(v, one)
-        r0, r1, r2, r3 = quads(w, one)
-        first = (to >> 1) & INDEX
-        for block in ti.static(range(blocks - 1, -1, -1)):
-            half = ti.static(2 * block // blocks)
-            put(joined(p3, r3, half, one), block, target,
-                first + (spots[4 * block + 3] >> 1), add)
-            put(joined(p2, r2, half, one), block, target,
-                first + (spots[4 * block + 2] >> 1), add)
-            put(joined(p1, r1, half, one), block, target,
-                first + (spots[4 * block + 1] >> 1), add)
-            put(joined(p0, r0, half, one), block, target,
-                first + (spots[4 * block] >> 1), add)
+            for k in ti.static(range(len(a) - 1, -1, -1)):
+                put(paired(a[k], b[k], ti.static(2 * block // blocks), one),
+                    ti.static(block % (blocks // 2) * span), target,
+                    first + (spots[4 * block + k * step] >> 1), add)
 
     @ti.func
     def store_v(scratch: ti.template(), tiles, length, places: ti.template(),
@@ -116,8 +83,9 @@ def stores(taps: int, lanes: int, span: int) -> SimpleNamespace:
                 scatter(x0, x1, x2, x3, target, base + r * width,
                         ti.static(spots), add, one)
             else:
-                pairs_v((x0, x1, x2, x3), target, base + r * width,
-                        ti.static(spots), add, one)
+                p0, p1, p2, p3 = quads(x0, x1, x2, x3, one)
+                put_pairs((p0, p2), (p1, p3), target, base + r * width,
+                          ti.static(spots), add, one)
 
     @ti.func
     def store_h(scratch: ti.template(), tiles, places: ti.template(), at,
@@ -139,7 +107,9 @@ def stores(taps: int, lanes: int, span: int) -> SimpleNamespace:
                     row = (tiles + 32 * c + j) & INDEX
                     x0, x1, x2, x3 = rows(scratch, row, 4, there, add)
                     y0, y1, y2, y3 = rows(scratch, row + 16, 4, there, add)
-                    pairs_h((x0, x1, x2, x3), (y0, y1, y2, y3), target,
-                            base + 2 * c, ti.static(spots), add, one)
+                    p0, p1, p2, p3 = quads(x0, x1, x2, x3, one)
+                    r0, r1, r2, r3 = quads(y0, y1, y2, y3, one)
+                    put_pairs((p0, p1, p2, p3), (r0, r1, r2, r3), target,
+                              base + 2 * c, ti.static(spots), add, one)
 
     return SimpleNamespace(store_v=store_v, store_h=store_h)

@@ -5,7 +5,8 @@ name one (``places``), so images that share vectors, the end of a row and the
 two directions differ in a table only. Down the columns a quad is a tile; along
 the rows the quads of four columns are read from each of a tile's rows. Lanes
 without a tile, and rows below the image, name the last that there is: what
-they write there is written over, for the last lane and row write first.
+they write there (:mod:`.lane_stores`) is written over, for the last lane and
+row write first.
 """
 # No `from __future__ import annotations`: Taichi reads the annotations.
 from functools import cache
@@ -13,7 +14,7 @@ from types import SimpleNamespace
 
 from .cook_toom import matrices
 
-__all__ = ['TILE', 'ROWS', 'MASKS', 'layout', 'movers']
+__all__ = ['TILE', 'ROWS', 'MASKS', 'layout', 'putter', 'movers']
 
 TILE = 4  # outputs of a tile across the shift, and floats that move together
 ROWS = 8  # output rows whose sums are kept in registers
@@ -52,6 +53,22 @@ def layout(taps: int, lanes: int) -> SimpleNamespace:
 
 
 @cache
+def putter(floats: int):
+    """The device function that writes ``floats`` lanes to one entry."""
+    import taichi as ti
+    part = ti.types.vector(floats, ti.f32)
+
+    @ti.func
+    def put(v, lane: ti.template(), target: ti.template(), place, add):
+        q = part([v[lane + i] for i in ti.static(range(floats))])
+        if add:
+            q += target[place]
+        target[place] = q
+
+    return put
+
+
+@cache
 def movers(taps: int, lanes: int) -> SimpleNamespace:
     """Device functions between tensors and rows of tiles.
 
@@ -65,7 +82,7 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
     """
     import taichi as ti
     types = layout(taps, lanes)
-    vec, quad = types.vec, ti.types.vector(TILE, ti.f32)
+    vec, put = types.vec, putter(TILE)
     blocks = lanes // 4
 
     @ti.func
@@ -140,19 +157,16 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
                       joined(source, first, spots, 3, one), one)
 
     @ti.func
-    def put(v, lane: ti.template(), target: ti.template(), place, add):
-        """Four lanes of a vector into a quad."""
-        q = quad([v[lane + i] for i in ti.static(range(4))])
-        if add:
-            q += target[place]
-        target[place] = q
+    def quads(x0, x1, x2, x3, one):
+        """Those of the lanes ``k, k + 4, ...``, for each ``k``."""
+        p0, p1, p2, p3 = turned(one * x0, one * x1, one * x2, one * x3, one)
+        return one * p0, one * p1, one * p2, one * p3
 
     @ti.func
     def scatter(x0, x1, x2, x3, target: ti.template(), to,
                 spots: ti.template(), add, one):
         """The reverse of :func:`gather`, the last lane first."""
-        p0, p1, p2, p3 = turned(one * x0, one * x1, one * x2, one * x3, one)
-        p0, p1, p2, p3 = one * p0, one * p1, one * p2, one * p3
+        p0, p1, p2, p3 = quads(x0, x1, x2, x3, one)
         first = to & INDEX
         for block in ti.static(range(blocks - 1, -1, -1)):
             put(p3, 4 * block, target, first + spots[4 * block + 3], add)
@@ -246,6 +260,6 @@ def movers(taps: int, lanes: int) -> SimpleNamespace:
         return vec([v[lane + 1] for lane in ti.static(range(lanes - 1))] +
                    [edge])
 
-    return SimpleNamespace(turned=turned, look_up=look_up, gather=gather,
+    return SimpleNamespace(quads=quads, look_up=look_up, gather=gather,
                            scatter=scatter, load_v=load_v, load_h=load_h,
                            before=before, after=after)

@@ -200,10 +200,20 @@ def fused_conv(x: Tensor, weight: Tensor, spec: ShiftSpec,
         tuple[Tensor]: One ``(B, C, H, W)`` for each name, of ``x``'s dtype.
     """
     x, weight = as_autocast(x, weight)
-    names = ''.join(name for name in 'vih' if name in outputs)
-    results = _fused(x, weight, all_taps(spec, names, x.device), names, mask,
-                     '' if mask is None else f'{names} of {spec.digest}')
+    taps, names, key = _lists(x, spec, outputs)
+    results = _fused(x, weight, taps, names, mask,
+                     '' if mask is None else key)
     return tuple(results[names.index(name)] for name in outputs)
+
+
+def _lists(x: Tensor, spec: ShiftSpec,
+           outputs: tuple[str, ...]) -> tuple[list[Tensor], str, str]:
+    """All lists, the outputs' names as kernels take them, and what tells
+    these lists from others.
+    """
+    names = ''.join(name for name in 'vih' if name in outputs)
+    return (all_taps(spec, names, x.device), names,
+            f'{names} of {spec.digest}')
 
 
 def prepared_fused(x: Tensor, weight: Tensor, spec: ShiftSpec,
@@ -219,12 +229,11 @@ def prepared_fused(x: Tensor, weight: Tensor, spec: ShiftSpec,
         Callable, optional: Of ``x`` and ``weight``, contiguous, ``x`` aligned
         to 16 bytes. None where rows have to be filled up or nothing is left.
     """
-    names = ''.join(name for name in 'vih' if name in outputs)
-    taps = kept_taps(all_taps(spec, names, x.device), mask,
-                     f'{names} of {spec.digest}')
+    taps, names, key = _lists(x, spec, outputs)
+    taps = kept_taps(taps, mask, key)
     if x.shape[-1] % TILE or not x.numel() or not taps.offset.numel():
         return None
-    launch = fused_launch.Prepared(x.shape, weight.shape, taps, names)
+    launch = fused_launch.Prepared(x, weight, taps, names)
     order = [names.index(name) for name in outputs]
 
     def call(x: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
