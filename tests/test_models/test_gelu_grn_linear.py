@@ -100,11 +100,16 @@ def test_norms_of_large_half_values_are_finite():
 
 @pytest.mark.parametrize('size', [(2, 40, 41, 200), (1, 1, 1, 1 << 18),
                                   (3, 7, 1, 5), (0, 2, 2, 3), (2, 1, 1, 1)])
-def test_norms_of_any_size(size):
-    x = torch.randn(size)
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64,
+                                   torch.bfloat16, torch.float16])
+def test_norms_of_any_size(size, dtype):
+    x = torch.randn(size).to(dtype)
     expected = torch.linalg.vector_norm(x.double(), dim=(1, 2), keepdim=True)
-    assert_near(channel_norms(x), expected)
-    assert_near(channel_norms(x.transpose(1, 2)), expected)
+    for images in (x, x.transpose(1, 2)):
+        norms = channel_norms(images)
+        # Of half precision in float32, and as exact.
+        assert norms.dtype == torch.promote_types(dtype, torch.float32)
+        assert_near(norms, expected)
 
 
 def block():

@@ -48,22 +48,28 @@ def channel_norms(x: Tensor) -> Tensor:
     low = x.dtype in (torch.float16, torch.bfloat16)
     # Pieces would be fixed in a trace, whose sizes may be free.
     traced = torch.jit.is_tracing() or torch.compiler.is_exporting()
-    if low or traced or x.device.type != 'cpu' or (
+    if traced or x.device.type != 'cpu' or (
             torch.is_grad_enabled() and x.requires_grad):
         return torch.linalg.vector_norm(
             x, dim=(1, 2), keepdim=True,
             dtype=torch.float32 if low else None)
     # torch's norm over any dimensions but the last is several times slower
     # on CPUs (its gradient is not infinite at 0).
-    images, dot = x.flatten(1, 2), torch.linalg.vecdot
+    images = x.flatten(1, 2)
     if x.numel() <= _IN_CACHE:
-        squares = dot(images, images, dim=1)
+        squares = _squares(images, low)
     else:
         rows = max(_IN_CACHE // (2 * x.shape[3]), 1)
         squares = torch.stack([
-            sum(dot(part, part, dim=0) for part in image.split(rows))
+            sum(_squares(part, low) for part in image.split(rows))
             for image in images])
     return squares.sqrt_()[:, None, None]
+
+
+def _squares(x: Tensor, low: bool) -> Tensor:
+    """Sums of squares over the last dimension but one."""
+    x = x.float() if low else x
+    return torch.linalg.vecdot(x, x, dim=-2)
 
 
 class GRN(nn.Module):
