@@ -18,7 +18,8 @@ from torch.utils.flop_counter import register_flop_formula
 from .capability import has_256_bit_units, has_avx2_only, has_avx512
 from .operator import operator
 
-__all__ = ['linear', 'linear_onto', 'product', 'product_over_rows',
+__all__ = ['linear', 'linear_onto', 'inference_linear',
+           'inference_linear_onto', 'product', 'product_over_rows',
            'onednn_takes', 'stored_for_inference']
 
 
@@ -181,10 +182,31 @@ def linear_onto(base: Tensor, x: Tensor, weight: Tensor,
         return base + linear(x, weight, bias)
     if not has_avx2_only():
         return _linear_onto(base, x, weight, bias)
+    return _added_onto(base, x, weight, bias)
+
+
+def _added_onto(base: Tensor, x: Tensor, weight: Tensor,
+                bias: Tensor) -> Tensor:
+    """MKL's product with a sum."""
     out = base + bias
     rows = out.view(-1, out.shape[-1])
     torch.addmm(rows, x.reshape(-1, x.shape[-1]), weight.t(), out=rows)
     return out
+
+
+def inference_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """:func:`linear` where nobody looks into a call, and oneDNN takes it."""
+    if has_avx2_only():
+        return F.linear(x, weight, bias)
+    return _pointwise(x, weight, bias, False)
+
+
+def inference_linear_onto(base: Tensor, x: Tensor, weight: Tensor,
+                          bias: Tensor) -> Tensor:
+    """:func:`linear_onto`, likewise, of a contiguous ``base``."""
+    if has_avx2_only():
+        return _added_onto(base, x, weight, bias)
+    return _pointwise_onto(base, x, weight, bias)
 
 
 def stored_for_inference(weight: Tensor) -> Tensor:

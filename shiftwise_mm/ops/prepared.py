@@ -18,12 +18,19 @@ from . import autotune
 from .masks import is_plain_inference, read_mask
 from .spec import ShiftSpec
 
-__all__ = ['case_of', 'known', 'keep']
+__all__ = ['may_repeat', 'case_of', 'known', 'keep']
 
 _KEPT = 256  # those of a model or two
 _TENSORS = (Tensor, Parameter)
 
 _calls: dict[tuple, Callable] = {}
+
+
+def may_repeat() -> bool:
+    """Whether the same call runs the same again: nothing measures what to
+    run, and Taichi's runtime is ours.
+    """
+    return not (autotune.is_on() or runtime.is_foreign())
 
 
 def case_of(x: Tensor, weight: Tensor, spec: ShiftSpec,
@@ -43,8 +50,7 @@ def case_of(x: Tensor, weight: Tensor, spec: ShiftSpec,
             and (mask is None or type(mask) is Tensor)):
         return None
     tensors = (x, weight) if mask is None else (x, weight, mask)
-    if not is_plain_inference(*tensors) or autotune.is_on() or \
-            runtime.is_foreign():
+    if not is_plain_inference(*tensors) or not may_repeat():
         return None
     if not (x.dtype == weight.dtype == torch.float32 and x.is_contiguous()
             and weight.is_contiguous() and x.data_ptr() % 16 == 0):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shiftwise_mm.kernels import channel_launch, fused_launch, runtime
+from shiftwise_mm.kernels import channel_launch, fused_launch
 from shiftwise_mm.kernels.channel_launch import Strips
 from shiftwise_mm.kernels.fused_launch import Taps
 
@@ -19,11 +19,12 @@ from .capability import has_256_bit_units
 from .excitation import Excitation, excite
 from .fused import fused_reason
 from .masks import has_values, is_plain_inference
+from .prepared import may_repeat
 from .same_bits import same_bits
 from .spec import ShiftSpec
 from .strips import strip_pair_conv
 
-__all__ = ['StripPair']
+__all__ = ['StripPair', 'PreparedStrips']
 
 
 class _Weights(NamedTuple):
@@ -57,7 +58,7 @@ class _Contents:
     forms: dict = field(default_factory=dict)
 
 
-class _Prepared:
+class PreparedStrips:
     """A launch of form ``'channels'``, and what it was made for.
 
     Args:
@@ -71,22 +72,30 @@ class _Prepared:
                  weights: tuple[Tensor, ...], contents: _Contents) -> None:
         self.launch = launch
         self.left = left
+        self.excites = len(weights) > 3 and not left
         self.weights = [(w, w.data_ptr()) for w in weights]
         self.versions = contents.versions
 
     def fits(self, weights: tuple[Tensor, ...]) -> bool:
-        """Whether these are still where they were; their values may differ,
-        but strips that have changed are looked at again.
-        """
+        """Whether these are still where they were, and :meth:`holds`."""
         if len(weights) != len(self.weights):
             return False
         # The launch holds what lay there, so that it is the same memory.
         for weight, (known, address) in zip(weights, self.weights,
                                             strict=True):
-            if weight is not known or weight.data_ptr() != address or \
-                    not weight.is_contiguous():
+            if weight is not known or weight.data_ptr() != address:
                 return False
-        return self.versions == (_version(weights[0]), _version(weights[1]))
+        return self.holds()
+
+    def holds(self) -> bool:
+        """Whether the launch reads the weights, which are where they were.
+
+        Their values may differ, but strips that have changed are looked at
+        again.
+        """
+        (strip_h, _), (strip_v, _) = self.weights[:2]
+        return (self.versions == (_version(strip_h), _version(strip_v))
+                and all([w.is_contiguous() for w, _ in self.weights]))
 
     def run(self, x: Tensor, excitation: Excitation | None) -> Tensor:
         """The layer, for an input of the launch's shape."""
@@ -126,7 +135,7 @@ class StripPair:
     def __init__(self, spec: ShiftSpec) -> None:
         self.spec = spec
         self._contents: _Contents | None = None
-        self._prepared: dict[tuple, _Prepared] = {}
+        self._prepared: dict[tuple, PreparedStrips] = {}
 
     def __getstate__(self) -> dict:
         """Copies and files have no launches: those belong to one runtime."""
@@ -156,8 +165,7 @@ class StripPair:
         prepared = self._prepared.get(case)
         if prepared is not None and not prepared.fits(tensors):
             prepared = None
-        if prepared is not None and not (autotune.is_on()
-                                         or runtime.is_foreign()):
+        if prepared is not None and may_repeat():
             return prepared.run(x, excitation)
         contents = self._look(strip_h, strip_v, exactly=False)
         form = self._form(x, weights, contents)
@@ -172,7 +180,7 @@ class StripPair:
             taken = excitation if _fits(excitation, x) else None
             launch = channel_launch.Deployed(x.shape, _strips(weights), bias,
                                              taken)
-            prepared = _Prepared(launch, taken is not excitation, tensors,
+            prepared = PreparedStrips(launch, taken is not excitation, tensors,
                                  contents)
             if all(t.dtype == torch.float32 and t.is_contiguous()
                    for t in tensors):  # it reads no copies
@@ -181,11 +189,19 @@ class StripPair:
                 self._prepared[case] = prepared
         return prepared.run(x, excitation)
 
+    def prepared(self, x: Tensor) -> PreparedStrips | None:
+        """The launch that is kept for such an input, if it does everything
+        and an excitation, else None.
+        """
+        prepared = self._prepared.get(
+            (x.shape, x.dtype, torch.get_num_threads()))
+        return prepared if prepared is not None and prepared.excites else None
+
     def _form(self, x: Tensor, weights: _Weights, contents: _Contents) -> str:
         """What to run, a key of :data:`_RUNS`."""
         if contents.centre is not None:
             return 'centre'
-        if autotune.is_on() or runtime.is_foreign():
+        if not may_repeat():
             return self._choose(x, weights, contents)
         case = x.shape, x.dtype
         form = contents.forms.get(case)

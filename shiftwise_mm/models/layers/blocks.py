@@ -17,6 +17,7 @@ from .joining import is_chain, may_be_joined
 from .norm import GRN, NCHWtoNHWC, NHWCtoNCHW, SEModule
 from .norm_cfg import build_norm
 from .pointwise_linear import PointwiseLinear
+from .repeated import RepeatedCalls
 from .shiftwise_conv2d import ShiftWiseConv2d
 
 __all__ = ['ConvNeXtBlock', 'UniRepBlock']
@@ -163,15 +164,23 @@ class UniRepBlock(_Block):
             PointwiseLinear(hidden, channels, bias=deploy), NHWCtoNCHW())
         if not deploy:
             self.pwconv2.append(build_norm(norm_cfg, channels))
+        self._repeated = RepeatedCalls()
 
     def forward(self, x: Tensor) -> Tensor:
+        inference = self.deploy and not (self.training
+                                         or torch.is_grad_enabled())
+        if inference:
+            call = self._repeated.find(x)
+            if call is not None:
+                return call(x)
         y, joined = self._mix(x), self._is_joined()
-        if joined and self.deploy and len(self.pwconv2) == 2 and not (
-                self.training or torch.is_grad_enabled()):
+        if joined and inference and len(self.pwconv2) == 2:
             second, permute = self.pwconv2
-            return permute(linear_onto(
+            out = permute(linear_onto(
                 x.permute(0, 2, 3, 1), self._hidden(y), second.weight,
                 second.bias))
+            self._repeated.keep(self, x)
+            return out
         y = self._feed_forward(y, joined)
         if self.gamma is not None:
             y = y * self.gamma.view(-1, 1, 1)

@@ -1,11 +1,16 @@
 """When modules may be computed together instead of called one by one."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn as nn
 from torch.nn.modules import module as _torch_module
 
-__all__ = ['is_plain', 'may_be_joined', 'is_chain']
+__all__ = ['is_plain', 'may_be_joined', 'is_chain', 'Unchanged']
+
+_HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks',
+          '_backward_pre_hooks')
 
 
 def is_plain(module: nn.Module, kind: type) -> bool:
@@ -21,8 +26,7 @@ def is_plain(module: nn.Module, kind: type) -> bool:
     if torch.compiler.is_compiling():
         return type(module) is kind
     return type(module) is kind and not (
-        module._forward_hooks or module._forward_pre_hooks
-        or module._backward_hooks or module._backward_pre_hooks
+        any([getattr(module, name) for name in _HOOKS])
         or _torch_module._has_any_global_hook())
 
 
@@ -53,3 +57,39 @@ def is_chain(module: nn.Module, *kinds: type) -> bool:
     return may_be_joined(module, nn.Sequential) and \
         len(module) >= len(kinds) and all(
             map(is_plain, module, kinds))
+
+
+class Unchanged:
+    """Tells whether modules that were plain still are, and hold the same.
+
+    A few looks instead of many: where caches are cold each takes its time.
+
+    Args:
+        modules (Sequence[nn.Module]): All that nobody may miss the calls of.
+        parents (Sequence[nn.Module]): Those whose children are looked at.
+        owners (Sequence[nn.Module]): Those whose parameters are.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module],
+                 parents: Sequence[nn.Module],
+                 owners: Sequence[nn.Module]) -> None:
+        self._hooks = [getattr(module, name) for module in modules
+                       for name in _HOOKS]
+        self._children = [(parent._modules, dict(parent._modules))
+                          for parent in parents]
+        # With what lies there, so that nothing else can come to lie there.
+        self._parameters = [
+            (owner._parameters, name, p, p.data_ptr(), p.detach())
+            for owner in owners for name, p in owner._parameters.items()
+            if p is not None]
+
+    def __bool__(self) -> bool:
+        for children, known in self._children:
+            if children != known:
+                return False
+        for parameters, name, known, address, _ in self._parameters:
+            if parameters.get(name) is not known or \
+                    known.data_ptr() != address:
+                return False
+        return not (any(self._hooks)
+                    or _torch_module._has_any_global_hook())

@@ -10,7 +10,7 @@ from shiftwise_mm.ops import ShiftSpec, shiftwise_conv
 from shiftwise_mm.ops.forms import FORM_NAMES
 from shiftwise_mm.ops.masks import density_of, masked_weight
 from shiftwise_mm.ops.spec import check_int
-from shiftwise_mm.ops.strip_pair import StripPair
+from shiftwise_mm.ops.strip_pair import PreparedStrips, StripPair
 from shiftwise_mm.ops.strips import strip_weights
 from shiftwise_mm.registry import MODELS
 
@@ -255,6 +255,13 @@ class ShiftWiseConv2d(KernelMasks, BaseModule):
         else:
             out = self._undeployed(x)
         return out if se is None else se(out)
+
+    def prepared(self, x: Tensor) -> PreparedStrips | None:
+        """What the next call with such an input launches, if that is all:
+        the deployed layer with squeeze and excitation, as in the last one.
+        """
+        return self._strips.prepared(x) if self.deploy and (
+            self.keeps_order or self._order() is None) else None
 
     def _undeployed(self, x: Tensor) -> Tensor:
         """The layer as it is trained."""

@@ -1,0 +1,103 @@
+"""Calls of deployed unirep blocks that are like earlier ones: prepared once.
+
+Between its four kernels a block asks modules for hooks and tensors for what
+they are. Where caches are cold, as behind a matrix product, that takes half a
+millisecond, and an operator less than two.
+"""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from shiftwise_mm.ops.gelu_grn import gelu_grn_, gelu_grn_is_faster
+from shiftwise_mm.ops.linear import inference_linear, inference_linear_onto
+from shiftwise_mm.ops.masks import is_plain_inference
+from shiftwise_mm.ops.prepared import may_repeat
+from shiftwise_mm.ops.strip_pair import PreparedStrips
+
+from .joining import Unchanged, is_plain
+from .shiftwise_conv2d import ShiftWiseConv2d
+
+if TYPE_CHECKING:
+    from .blocks import UniRepBlock
+
+__all__ = ['RepeatedCalls']
+
+_KEPT = 100  # shapes
+
+
+class RepeatedCalls:
+    """What a deployed block keeps of its calls in inference."""
+
+    def __init__(self) -> None:
+        self._calls: dict[tuple, _Call] = {}
+
+    def __getstate__(self) -> dict:
+        """Copies and files have none: launches belong to one runtime."""
+        return {'_calls': {}}
+
+    def find(self, x: Tensor) -> _Call | None:
+        """What computes the block for ``x``, if nothing has changed."""
+        if not self._calls or not is_plain_inference(x):
+            return None
+        call = self._calls.get(_case_of(x))
+        return call if call is not None and call.fits(x) else None
+
+    def keep(self, block: UniRepBlock, x: Tensor) -> None:
+        """Prepares the next call like the one with ``x`` that just was.
+
+        Only of blocks whose parts are computed together, and where the layer
+        and GELU with GRN are a launch each.
+        """
+        mixer, first = block.mixer, block.pwconv1[1]
+        if not (is_plain_inference(x) and is_plain(mixer, ShiftWiseConv2d)
+                and is_plain(block.norm, nn.Identity)
+                and gelu_grn_is_faster(x.permute(0, 2, 3, 1),
+                                       first.out_features)):
+            return
+        strips = mixer.prepared(x)
+        if strips is not None:
+            if len(self._calls) == _KEPT:
+                self._calls.clear()
+            self._calls[_case_of(x)] = _Call(block, strips)
+
+
+def _case_of(x: Tensor) -> tuple:
+    return x.shape, x.dtype, torch.get_num_threads()
+
+
+class _Call:
+    """A block for inputs of one shape, as long as it :meth:`fits`."""
+
+    def __init__(self, block: UniRepBlock, strips: PreparedStrips) -> None:
+        mixer, se, first, act, second = (
+            block.mixer, block.se, block.pwconv1, block.act, block.pwconv2)
+        self._strips = strips
+        self._gelu, self._grn = act
+        self._first, self._second = first[1], second[0]
+        weighted = self._first, self._grn, self._second, se.down, se.up
+        self._unchanged = Unchanged(
+            [mixer, block.norm, se, se.down, se.up, first, *first, act, *act,
+             second, *second, block.drop_path],
+            [block, mixer, se, first, act, second],
+            [*weighted, mixer.strip_h, mixer.strip_v])
+
+    def fits(self, x: Tensor) -> bool:
+        """Whether the block would do this once more."""
+        return (x.is_contiguous(memory_format=torch.channels_last)
+                and self._unchanged and self._strips.holds()
+                and self._gelu.approximate == 'none'
+                and self._grn.beta is None and may_repeat()
+                and torch.backends.mkldnn.enabled)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        first, grn, second = self._first, self._grn, self._second
+        y = self._strips.launch(x).permute(0, 2, 3, 1).contiguous()
+        y = inference_linear(y, first.weight, first.bias)
+        y = gelu_grn_(y, grn.gamma, grn.eps)
+        return inference_linear_onto(
+            x.permute(0, 2, 3, 1), y, second.weight,
+            second.bias).permute(0, 3, 1, 2)
