@@ -63,6 +63,8 @@ class Unchanged:
     """Tells whether modules that were plain still are, and hold the same.
 
     A few looks instead of many: where caches are cold each takes its time.
+    Values may change: of a parameter it looks at the object, its type, and
+    where it lies, whose memory it does not hold.
 
     Args:
         modules (Sequence[nn.Module]): All that nobody may miss the calls of.
@@ -77,9 +79,8 @@ class Unchanged:
                        for name in _HOOKS]
         self._children = [(parent._modules, dict(parent._modules))
                           for parent in parents]
-        # With what lies there, so that nothing else can come to lie there.
         self._parameters = [
-            (owner._parameters, name, p, p.data_ptr(), p.detach())
+            (owner._parameters, name, p, p.data_ptr(), p.dtype)
             for owner in owners for name, p in owner._parameters.items()
             if p is not None]
 
@@ -87,9 +88,9 @@ class Unchanged:
         for children, known in self._children:
             if children != known:
                 return False
-        for parameters, name, known, address, _ in self._parameters:
+        for parameters, name, known, address, dtype in self._parameters:
             if parameters.get(name) is not known or \
-                    known.data_ptr() != address:
+                    known.data_ptr() != address or known.dtype != dtype:
                 return False
         return not (any(self._hooks)
                     or _torch_module._has_any_global_hook())

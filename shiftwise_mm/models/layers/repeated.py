@@ -77,13 +77,15 @@ class _Call:
             block.mixer, block.se, block.pwconv1, block.act, block.pwconv2)
         self._strips = strips
         self._gelu, self._grn = act
-        self._first, self._second = first[1], second[0]
-        weighted = self._first, self._grn, self._second, se.down, se.up
+        self._first = first[1].weight, first[1].bias
+        self._second = second[0].weight, second[0].bias
+        self._gamma = self._grn.gamma
         self._unchanged = Unchanged(
             [mixer, block.norm, se, se.down, se.up, first, *first, act, *act,
              second, *second, block.drop_path],
             [block, mixer, se, first, act, second],
-            [*weighted, mixer.strip_h, mixer.strip_v])
+            [mixer.strip_h, mixer.strip_v, se.down, se.up, first[1],
+             self._grn, second[0]])
 
     def fits(self, x: Tensor) -> bool:
         """Whether the block would do this once more."""
@@ -94,10 +96,8 @@ class _Call:
                 and torch.backends.mkldnn.enabled)
 
     def __call__(self, x: Tensor) -> Tensor:
-        first, grn, second = self._first, self._grn, self._second
         y = self._strips.launch(x).permute(0, 2, 3, 1).contiguous()
-        y = inference_linear(y, first.weight, first.bias)
-        y = gelu_grn_(y, grn.gamma, grn.eps)
-        return inference_linear_onto(
-            x.permute(0, 2, 3, 1), y, second.weight,
-            second.bias).permute(0, 3, 1, 2)
+        y = inference_linear(y, *self._first)
+        y = gelu_grn_(y, self._gamma, self._grn.eps)
+        out = inference_linear_onto(x.permute(0, 2, 3, 1), y, *self._second)
+        return out.permute(0, 3, 1, 2)
