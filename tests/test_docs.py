@@ -38,8 +38,12 @@ def test_the_config_of_the_readme_trains_a_step(tmp_path):
 
 
 def test_speeds_of_the_readme_are_those_measured():
-    """All figures of all runs, in both languages."""
+    """All figures of all runs on CPUs as they are, in both languages."""
     table = (ROOT / 'docs/performance.md').read_text()
+    table, count = re.subn(
+        r"^\*\*By AVX2's instructions on Zen 4.*?(?=^## )", '', table,
+        flags=re.S | re.M)
+    assert count == 1
     for page in 'README.md', 'README_zh-CN.md':
         text = (ROOT / page).read_text('utf-8')
         named = re.findall(r'\d+\.\d+x', text)

@@ -237,6 +237,23 @@ def test_other_ways_to_call(given):
     assert len(calls) == 3
 
 
+@pytest.mark.parametrize('way', ['trace', 'export', 'compile'])
+def test_graphs_of_it_have_operators_of_torch(way, given):
+    net, calls = given
+    expected = last(net)
+    calls.clear()
+    with torch.no_grad():
+        if way == 'trace':
+            graph = torch.jit.trace(net, X, check_trace=False)
+        elif way == 'export':
+            graph = torch.export.export(net, (X, )).module()
+        else:
+            graph = torch.compile(net, backend='eager')
+        out = graph(X)[-1]
+    assert_near(out, expected)
+    assert not calls
+
+
 def test_a_measured_choice_and_another_runtime(given, monkeypatch):
     net, calls = given
     expected = last(net)
