@@ -9,8 +9,10 @@ from torch.nn.modules import module as _torch_module
 
 __all__ = ['is_plain', 'may_be_joined', 'is_chain', 'Unchanged']
 
-_HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks',
-          '_backward_pre_hooks')
+
+def _hooks_of(module: nn.Module) -> tuple[dict, ...]:
+    return (module._forward_hooks, module._forward_pre_hooks,
+            module._backward_hooks, module._backward_pre_hooks)
 
 
 def is_plain(module: nn.Module, kind: type) -> bool:
@@ -26,8 +28,7 @@ def is_plain(module: nn.Module, kind: type) -> bool:
     if torch.compiler.is_compiling():
         return type(module) is kind
     return type(module) is kind and not (
-        any([getattr(module, name) for name in _HOOKS])
-        or _torch_module._has_any_global_hook())
+        any(_hooks_of(module)) or _torch_module._has_any_global_hook())
 
 
 def may_be_joined(module: nn.Module, kind: type) -> bool:
@@ -75,8 +76,8 @@ class Unchanged:
     def __init__(self, modules: Sequence[nn.Module],
                  parents: Sequence[nn.Module],
                  owners: Sequence[nn.Module]) -> None:
-        self._hooks = [getattr(module, name) for module in modules
-                       for name in _HOOKS]
+        self._hooks = [hooks for module in modules
+                       for hooks in _hooks_of(module)]
         self._children = [(parent._modules, dict(parent._modules))
                           for parent in parents]
         self._parameters = [
