@@ -61,6 +61,18 @@ def record_launches(monkeypatch, ops, name: str) -> list[tuple]:
     return seen
 
 
+def modules_called(function) -> set[torch.nn.Module]:
+    """Those that a hook of all modules hears of while ``function`` runs."""
+    heard = set()
+    handle = torch.nn.modules.module.register_module_forward_hook(
+        lambda module, *_: heard.add(module))
+    try:
+        function()
+    finally:
+        handle.remove()
+    return heard
+
+
 def assert_near(actual: torch.Tensor, expected: torch.Tensor,
                 tolerance: float | None = None) -> None:
     """Fails where the largest error exceeds the share of the largest value."""

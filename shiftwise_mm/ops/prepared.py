@@ -18,7 +18,7 @@ from . import autotune
 from .masks import is_plain_inference, read_mask
 from .spec import ShiftSpec
 
-__all__ = ['may_repeat', 'case_of', 'known', 'keep']
+__all__ = ['may_repeat', 'input_case', 'case_of', 'known', 'keep']
 
 _KEPT = 256  # those of a model or two
 _TENSORS = (Tensor, Parameter)
@@ -31,6 +31,11 @@ def may_repeat() -> bool:
     run, and Taichi's runtime is ours.
     """
     return not (autotune.is_on() or runtime.is_foreign())
+
+
+def input_case(x: Tensor) -> tuple:
+    """What a kept launch depends on beside weights: shape, dtype, threads."""
+    return x.shape, x.dtype, torch.get_num_threads()
 
 
 def case_of(x: Tensor, weight: Tensor, spec: ShiftSpec,

@@ -19,7 +19,7 @@ from .capability import has_256_bit_units
 from .excitation import Excitation, excite
 from .fused import fused_reason
 from .masks import has_values, is_plain_inference
-from .prepared import may_repeat
+from .prepared import input_case, may_repeat
 from .same_bits import same_bits
 from .spec import ShiftSpec
 from .strips import strip_pair_conv
@@ -160,7 +160,7 @@ class StripPair:
         if not is_plain_inference(strip_h, x):
             # Which counters can see.
             return _excited(_by_strips(x, weights), excitation)
-        case = x.shape, x.dtype, torch.get_num_threads()
+        case = input_case(x)
         tensors = strip_h, strip_v, bias, *(excitation or ())
         prepared = self._prepared.get(case)
         if prepared is not None and not prepared.fits(tensors):
@@ -193,8 +193,7 @@ class StripPair:
         """The launch that is kept for such an input, if it does everything
         and an excitation, else None.
         """
-        prepared = self._prepared.get(
-            (x.shape, x.dtype, torch.get_num_threads()))
+        prepared = self._prepared.get(input_case(x))
         return prepared if prepared is not None and prepared.excites else None
 
     def _form(self, x: Tensor, weights: _Weights, contents: _Contents) -> str:

@@ -5,7 +5,13 @@ import re
 import pytest
 import torch
 import torch.nn as nn
-from helpers import assert_near, pretend_cpu, randomise_norms, record_launches
+from helpers import (
+    assert_near,
+    modules_called,
+    pretend_cpu,
+    randomise_norms,
+    record_launches,
+)
 
 from shiftwise_mm.models import ShiftWiseNet, SLaK
 from shiftwise_mm.models.layers import GRN, LayerNorm2d
@@ -83,15 +89,9 @@ def test_hooks_of_a_training_step_run(name, kind):
 
 
 def test_hooks_of_all_modules_run():
-    net, calls = network(True), []
-    handle = nn.modules.module.register_module_forward_hook(
-        lambda module, *_: calls.append(module))
-    try:
-        last(net)
-    finally:
-        handle.remove()
+    net = network(True)
     parts = {block_of(net).get_submodule(name) for name in PARTS}
-    assert parts <= set(calls)
+    assert parts <= modules_called(lambda: last(net))
 
 
 class Adapter(nn.Module):

@@ -5,7 +5,12 @@ import pickle
 import pytest
 import torch
 import torch.nn as nn
-from helpers import assert_near, pretend_cpu, randomise_norms
+from helpers import (
+    assert_near,
+    modules_called,
+    pretend_cpu,
+    randomise_norms,
+)
 from torch.utils.flop_counter import FlopCounterMode
 
 from shiftwise_mm.models import ShiftWiseNet
@@ -173,15 +178,8 @@ def test_hooks_that_come_later_run(name, given):
 
 def test_hooks_of_all_modules_run(given):
     net, calls = given
-    heard = []
-    handle = nn.modules.module.register_module_forward_hook(
-        lambda module, *_: heard.append(module))
-    try:
-        last(net)
-    finally:
-        handle.remove()
     parts = {block_of(net).get_submodule(name) for name in PARTS}
-    assert parts <= set(heard) and not calls
+    assert parts <= modules_called(lambda: last(net)) and not calls
 
 
 def test_other_inputs(given, poison):

@@ -15,7 +15,7 @@ from torch import Tensor
 from shiftwise_mm.ops.gelu_grn import gelu_grn_, gelu_grn_is_faster
 from shiftwise_mm.ops.linear import inference_linear, inference_linear_onto
 from shiftwise_mm.ops.masks import is_plain_inference
-from shiftwise_mm.ops.prepared import may_repeat
+from shiftwise_mm.ops.prepared import input_case, may_repeat
 from shiftwise_mm.ops.strip_pair import PreparedStrips
 
 from .joining import Unchanged, is_plain
@@ -43,7 +43,7 @@ class RepeatedCalls:
         """What computes the block for ``x``, if nothing has changed."""
         if not self._calls or not is_plain_inference(x):
             return None
-        call = self._calls.get(_case_of(x))
+        call = self._calls.get(input_case(x))
         return call if call is not None and call.fits(x) else None
 
     def keep(self, block: UniRepBlock, x: Tensor) -> None:
@@ -63,11 +63,7 @@ class RepeatedCalls:
         if strips is not None:
             if len(self._calls) == _KEPT:
                 self._calls.clear()
-            self._calls[_case_of(x)] = _Call(block, strips)
-
-
-def _case_of(x: Tensor) -> tuple:
-    return x.shape, x.dtype, torch.get_num_threads()
+            self._calls[input_case(x)] = _Call(block, strips)
 
 
 class _Call:
