@@ -22,8 +22,9 @@ DEMO = 'work_dirs/demo/shapes_shiftwise-nano_auto'
 SEG = 'work_dirs/demo-seg/shapes_auto'
 
 
-def make_model(folder, name, iters, scope, model):
+def make_model(folder, name, scope, model):
     """What a demo leaves, with a miniature model."""
+    iters = Config.fromfile(ROOT / 'configs/demo' / name).max_iters
     pack = dict(mmdet='PackDetInputs', mmseg='PackSegInputs')[scope]
     options = {} if scope == 'mmseg' else dict(
         meta_keys=('ori_shape', 'img_shape', 'scale_factor'))
@@ -48,10 +49,10 @@ def make_model(folder, name, iters, scope, model):
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     base = tmp_path_factory.mktemp('docs')
-    make_model(base / DEMO, 'rtmdet_shiftwise-nano_demo_shapes.py', 1200,
-               'mmdet', DETECTOR)
-    make_model(base / SEG, 'upernet_shiftwise-nano_demo_shapes.py', 700,
-               'mmseg', SEGMENTOR)
+    make_model(base / DEMO, 'rtmdet_shiftwise-nano_demo_shapes.py', 'mmdet',
+               DETECTOR)
+    make_model(base / SEG, 'upernet_shiftwise-nano_demo_shapes.py', 'mmseg',
+               SEGMENTOR)
     (base / 'data/shapes/val').mkdir(parents=True)
     (base / 'docs').mkdir()
     Image.effect_noise((64, 64), 90).convert('RGB').save(

@@ -7,9 +7,9 @@ _base_ = 'mmseg::_base_/default_runtime.py'
 data_root = 'data/shapes/'
 classes = ('background', 'circle', 'square', 'triangle', 'ring')
 image_scale = (256, 192)
-max_iters = 700
+max_iters = 1400
 warm_up = min(100, max_iters // 8)
-batch_size = 8
+batch_size = 4
 learning_rate = 6e-3
 channels = 64
 

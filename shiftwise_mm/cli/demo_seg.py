@@ -55,6 +55,7 @@ def main(argv=None) -> None:
     args = parse_args(argv)
     start = time.time()
     from shiftwise_mm.engine.demo_seg import (
+        OWN_DATA_FACTOR,
         demo_seg_config,
         run_demo_seg,
         seg_image_scale,
@@ -66,9 +67,10 @@ def main(argv=None) -> None:
             parts.append(f'sparse{args.sparse:g}')
         work_dir = args.work_dir or str(
             Path('work_dirs', 'demo-seg', '_'.join(parts)))
-        cfg = demo_seg_config(folder, work_dir=work_dir, form=args.form,
-                              max_iters=args.iters, resume=args.resume,
-                              sparse=args.sparse)
+        cfg = demo_seg_config(
+            folder, work_dir=work_dir, form=args.form, max_iters=args.iters,
+            iters_factor=OWN_DATA_FACTOR if args.data else 1.,
+            resume=args.resume, sparse=args.sparse)
     except (ValueError, OSError) as error:
         print(f'demo-seg: {error}', file=sys.stderr)
         sys.exit(2)

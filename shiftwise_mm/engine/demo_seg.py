@@ -17,8 +17,12 @@ from ._demo_run import (
     train_and_validate,
 )
 
-__all__ = ['demo_seg_config', 'run_demo_seg', 'seg_image_scale']
+__all__ = ['OWN_DATA_FACTOR', 'demo_seg_config', 'run_demo_seg',
+           'seg_image_scale']
 
+# On the iterations of the recipe, for a user's data: as many images in less
+# time. The generated shapes need the steps, or their classes stay alike.
+OWN_DATA_FACTOR = 1 / 2
 _CONFIG = 'shiftwise_mm::demo/upernet_shiftwise-nano_demo_shapes.py'
 _METRIC = 'mIoU'
 _LONG_SIDE = 256  # pixels; what a CPU trains on within minutes
@@ -35,7 +39,7 @@ def seg_image_scale(folder: SegFolder) -> tuple[int, int]:
 
 def demo_seg_config(folder: SegFolder, *, work_dir: str, form: str = 'auto',
                     max_iters: int | None = None,
-                    resume: bool = False,
+                    iters_factor: float = 1., resume: bool = False,
                     sparse: float | None = None) -> Config:
     """The demo's config for a data set.
 
@@ -46,6 +50,9 @@ def demo_seg_config(folder: SegFolder, *, work_dir: str, form: str = 'auto',
             :func:`shiftwise_mm.ops.shiftwise_conv`.
         max_iters (int, optional): Training iterations instead of those of
             the recipe.
+        iters_factor (float): Factor on the iterations of the recipe, which
+            suit the generated shapes; batches are as much larger. Defaults
+            to 1.
         resume (bool): Whether to continue from the last checkpoint in
             ``work_dir``, if there is one.
         sparse (float, optional): Share of the small kernels to mask, see
@@ -67,8 +74,11 @@ def demo_seg_config(folder: SegFolder, *, work_dir: str, form: str = 'auto',
     cfg.work_dir = work_dir
     cfg.resume = resume
     _set_data(cfg, folder)
-    set_iterations(
-        cfg, cfg.train_cfg.max_iters if max_iters is None else max_iters)
+    loader = cfg.train_dataloader
+    loader.batch_size = round(loader.batch_size / iters_factor)
+    if max_iters is None:
+        max_iters = round(cfg.train_cfg.max_iters * iters_factor)
+    set_iterations(cfg, max_iters)
     if form != 'auto':
         cfg.model.backbone.shift_form = form
     if sparse is not None:
@@ -76,7 +86,7 @@ def demo_seg_config(folder: SegFolder, *, work_dir: str, form: str = 'auto',
     # What the recipe derives its parts from has done its work, and would
     # contradict the parts that were set here.
     for name in ('data_root', 'classes', 'image_scale', 'max_iters',
-                 'warm_up', 'train_pipeline', 'test_pipeline'):
+                 'warm_up', 'batch_size', 'train_pipeline', 'test_pipeline'):
         cfg.pop(name)
     return cfg
 

@@ -22,6 +22,7 @@ from shiftwise_mm.registry import MODELS
 
 from ._demo_run import check_sparse
 from .demo import OWN_DATA_FACTOR, demo_config, run_demo
+from .demo_seg import OWN_DATA_FACTOR as OWN_MAPS_FACTOR
 from .demo_seg import demo_seg_config, run_demo_seg
 
 __all__ = ['Result', 'Run', 'Settings', 'read_folder', 'run_all', 'runs_of']
@@ -163,7 +164,7 @@ def _config(folder: CocoFolder | SegFolder, run: Run, settings: Settings,
     if isinstance(folder, CocoFolder):
         cfg = demo_config(folder, iters_factor=OWN_DATA_FACTOR, **options)
     else:
-        cfg = demo_seg_config(folder, **options)
+        cfg = demo_seg_config(folder, iters_factor=OWN_MAPS_FACTOR, **options)
     cfg.model.backbone.small_kernel = settings.small_kernel
     MODELS.build(cfg.model.backbone)  # refused before anything is written
     cfg.randomness.seed = run.seed

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import ROOT, copy_as_ade20k, shared_path
+from mmengine.config import Config
 from processes import run_forked, run_fresh
 
 from shiftwise_mm.datasets import (
@@ -69,6 +70,10 @@ def test_the_tool_trains_and_reports(form, masks, tmp_path):
     assert len(pictures) == 5
     # Truth and prediction side by side.
     assert cv2.imread(str(pictures[0])).shape == (96, 256, 3)
+    recipe = Config.fromfile(CONFIG)
+    used = Config.fromfile((tmp_path / result['checkpoint']).with_name(
+        CONFIG.name))
+    assert used.train_dataloader.batch_size == 2 * recipe.batch_size
     assert 'Iter(train)' in done.stdout + done.stderr  # live progress
     assert 'eta' in done.stdout + done.stderr
 
@@ -154,6 +159,12 @@ def test_the_config_follows_the_data(tmp_path):
     recipe = demo_seg_config(folder, work_dir=str(tmp_path), form='shift')
     assert recipe.train_cfg.max_iters > 100
     assert recipe.model.backbone.shift_form == 'shift'
+    fewer = demo_seg_config(folder, work_dir=str(tmp_path), iters_factor=.5)
+    assert 2 * fewer.train_cfg.max_iters == recipe.train_cfg.max_iters
+    assert fewer.param_scheduler[1].end == fewer.train_cfg.max_iters
+    assert (fewer.train_dataloader.batch_size ==
+            2 * recipe.train_dataloader.batch_size)
+    assert fewer.get('batch_size') is None  # which it would contradict
 
 
 def map_missing(root):

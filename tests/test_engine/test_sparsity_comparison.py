@@ -6,11 +6,8 @@ import torch
 from helpers import ROOT, copy_as_ade20k
 from processes import run_forked, run_fresh
 
-from shiftwise_mm.datasets import (
-    make_shapes_dataset,
-    read_coco_folder,
-)
-from shiftwise_mm.engine.demo import OWN_DATA_FACTOR, demo_config
+from shiftwise_mm.datasets import make_shapes_dataset
+from shiftwise_mm.engine import demo, demo_seg
 from shiftwise_mm.engine.sparsity_comparison import (
     Result,
     Run,
@@ -128,28 +125,32 @@ def test_segmentation(masks, tmp_path):
     assert row['training'] == 'sparse 0.3' and row['all'] == '0.70'
 
 
-def test_runs_are_those_of_the_demo(shapes, tmp_path, monkeypatch):
+@pytest.mark.parametrize('data, make, factor, iters, name', [
+    ('shapes', demo.demo_config, demo.OWN_DATA_FACTOR, 1000, 'run_demo'),
+    ('masks', demo_seg.demo_seg_config, demo_seg.OWN_DATA_FACTOR, 700,
+     'run_demo_seg')], ids=['boxes', 'masks'])
+def test_runs_are_those_of_the_demo(data, make, factor, iters, name, tmp_path,
+                                    monkeypatch, request):
     """But for kernel and seeds: the same budget, whatever the sparsity."""
     seen = []
 
     def train(cfg):
         seen.append(cfg)
-        (tmp_path / 'shapes').mkdir(exist_ok=True)
+        (tmp_path / data).mkdir(exist_ok=True)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr('shiftwise_mm.engine.sparsity_comparison.run_demo',
+    monkeypatch.setattr(f'shiftwise_mm.engine.sparsity_comparison.{name}',
                         train)
-    folder = read_folder(shapes)
+    folder = read_folder(request.getfixturevalue(data))
     for sparsity in (None, .4):
         run = Run(sparsity, 7)
         with pytest.raises(KeyboardInterrupt):
             next(run_all(folder, [run], Settings(3), tmp_path))
-        expected = demo_config(
-            read_coco_folder(shapes), sparse=sparsity,
-            work_dir=str(tmp_path / 'shapes' / run.name),
-            iters_factor=OWN_DATA_FACTOR)
+        expected = make(
+            folder, sparse=sparsity, iters_factor=factor,
+            work_dir=str(tmp_path / data / run.name))
         cfg = seen.pop()
-        assert cfg.train_cfg.max_iters == 1000
+        assert cfg.train_cfg.max_iters == iters
         assert cfg.pop('experiment_name') == cfg.visualizer.pop('name')
         expected.visualizer.pop('name')
         expected.model.backbone.small_kernel = 3
