@@ -14,6 +14,7 @@ from helpers import ROOT, copy_as_ade20k, shared_path
 from mmengine.config import Config
 from processes import run_forked, run_fresh
 
+from shiftwise_mm.cli.demo_seg import main
 from shiftwise_mm.datasets import (
     make_shapes_dataset,
     read_seg_folder,
@@ -70,10 +71,6 @@ def test_the_tool_trains_and_reports(form, masks, tmp_path):
     assert len(pictures) == 5
     # Truth and prediction side by side.
     assert cv2.imread(str(pictures[0])).shape == (96, 256, 3)
-    recipe = Config.fromfile(CONFIG)
-    used = Config.fromfile((tmp_path / result['checkpoint']).with_name(
-        CONFIG.name))
-    assert used.train_dataloader.batch_size == 2 * recipe.batch_size
     assert 'Iter(train)' in done.stdout + done.stderr  # live progress
     assert 'eta' in done.stdout + done.stderr
 
@@ -165,6 +162,28 @@ def test_the_config_follows_the_data(tmp_path):
     assert (fewer.train_dataloader.batch_size ==
             2 * recipe.train_dataloader.batch_size)
     assert fewer.get('batch_size') is None  # which it would contradict
+
+
+@pytest.mark.parametrize('own', [False, True], ids=['shapes', 'own data'])
+def test_each_kind_of_data_has_its_batches_and_iterations(
+        own, shapes, masks, tmp_path, monkeypatch):
+    """The shapes those of the recipe, own data half of the iterations."""
+    seen = []
+
+    def train(cfg):
+        seen.append(cfg)
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('shiftwise_mm.engine.demo_seg.run_demo_seg', train)
+    monkeypatch.setattr('shiftwise_mm.datasets.make_shapes_dataset',
+                        lambda root: shutil.copytree(shapes, root))
+    with pytest.raises(KeyboardInterrupt):
+        main(['--data', str(masks)] if own else [])
+    recipe, factor = Config.fromfile(CONFIG), 2 if own else 1
+    assert seen[0].train_cfg.max_iters * factor == recipe.max_iters
+    assert (seen[0].train_dataloader.batch_size ==
+            recipe.batch_size * factor)
 
 
 def map_missing(root):
