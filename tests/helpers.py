@@ -29,13 +29,13 @@ def pretend_cpu(monkeypatch, name: str) -> None:
     """Lets rules take this CPU for another one.
 
     Args:
-        name (str): ``'AVX2'``, ``'AVX512'``, or ``'Zen 4'``, which has the
-            latter in halves.
+        name (str): ``'AVX2'``, ``'AVX512'`` as Zen 4 and Intel have it,
+            ``'Zen 5'``, or ``'DEFAULT'`` for another architecture.
     """
     from shiftwise_mm.ops import capability
     monkeypatch.setattr(capability, 'VECTORS',
-                        'AVX512' if name == 'Zen 4' else name)
-    monkeypatch.setattr(capability, 'HALVES', name == 'Zen 4')
+                        'AVX512' if name == 'Zen 5' else name)
+    monkeypatch.setattr(capability, 'ZEN5', name == 'Zen 5')
 
 
 def record_launches(monkeypatch, ops, name: str) -> list[tuple]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from shiftwise_mm.kernels import batch_norms as kernels
 
-from .capability import has_256_bit_units
+from .capability import favours_kernels
 from .masks import is_plain_inference
 
 __all__ = ['summed_batch_norms', 'summed_batch_norms_are_faster']
@@ -18,10 +18,10 @@ _LEAST = 200_000  # elements of each, as measured
 def summed_batch_norms_are_faster(*ys: Tensor) -> bool:
     """Whether :func:`summed_batch_norms` takes them and is worth it here.
 
-    Not measured with wider units than of 256 bits.
+    On CPUs of which :func:`~.capability.favours_kernels` is true.
     """
     with torch.no_grad():  # autograd knows of this one
-        return (has_256_bit_units() and len(ys) == kernels.NORMS
+        return (favours_kernels() and len(ys) == kernels.NORMS
                 and ys[0].numel() >= _LEAST
                 and all(y.dtype == torch.float32 for y in ys)
                 and is_plain_inference(*ys)

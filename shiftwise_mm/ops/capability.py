@@ -6,13 +6,14 @@ import re
 
 import torch
 
-__all__ = ['has_avx2_only', 'has_avx512', 'has_256_bit_units']
+__all__ = ['has_avx2_only', 'has_avx512', 'has_zen5_vectors',
+           'favours_kernels']
 
-_FAMILY_25 = re.compile(r'family\s*:?\s*25\b', re.IGNORECASE)
+_FAMILY = re.compile(r'family\s*:?\s*(\d+)', re.IGNORECASE)
 
 
-def _is_zen3_or_4() -> bool:
-    """Whether it is of AMD's family 25; of it only Zen 4 has AVX-512."""
+def _is_zen5() -> bool:
+    """Whether it is of AMD's family 26 or a later one."""
     # Windows: 'AMD64 Family 25 Model 97 Stepping 2, AuthenticAMD'
     name = os.environ.get('PROCESSOR_IDENTIFIER', '')
     try:
@@ -20,13 +21,14 @@ def _is_zen3_or_4() -> bool:
             name += file.read(1000)  # its first processor
     except OSError:
         pass
-    return 'AuthenticAMD' in name and _FAMILY_25.search(name) is not None
+    family = _FAMILY.search(name)
+    return ('AuthenticAMD' in name and family is not None
+            and int(family[1]) >= 26)
 
 
 # Looked up here: compilers read a constant, but no operator of torch's own.
 VECTORS = torch.backends.cpu.get_cpu_capability()
-# Whether instructions of AVX-512 are computed in halves.
-HALVES = VECTORS == 'AVX512' and _is_zen3_or_4()
+ZEN5 = VECTORS == 'AVX512' and _is_zen5()
 
 
 def has_avx2_only() -> bool:
@@ -39,8 +41,16 @@ def has_avx512() -> bool:
     return VECTORS == 'AVX512'
 
 
-def has_256_bit_units() -> bool:
-    """Whether it computes 256 bits at a time: with AVX2 alone, and Zen 4's
-    AVX-512, whose peak is half of a CPU's that computes whole vectors.
+def has_zen5_vectors() -> bool:
+    """Whether this is an AMD CPU that computes AVX-512 in whole vectors, of
+    which MKL leaves half unused; Zen 4 computes them in halves.
     """
-    return has_avx2_only() or has_avx512() and HALVES
+    return has_avx512() and ZEN5
+
+
+def favours_kernels() -> bool:
+    """Whether kernels in place of torch's operators are worth it within
+    networks: with AVX2, on Zen 4 and with Intel's AVX-512, as measured. On
+    Zen 5 and on other architectures that was not measured.
+    """
+    return has_avx2_only() or has_avx512() and not ZEN5

@@ -7,7 +7,7 @@ from torch import Tensor
 from shiftwise_mm.kernels import gelu_grn as kernels
 from shiftwise_mm.kernels import gelu_grn_training as training
 
-from .capability import has_256_bit_units
+from .capability import favours_kernels
 from .masks import is_plain_inference
 
 __all__ = ['gelu_grn_', 'gelu_grn_is_faster', 'training',
@@ -20,10 +20,10 @@ def gelu_grn_is_faster(x: Tensor, channels: int) -> bool:
     """Whether :func:`gelu_grn_` takes what a linear layer with so many
     outputs makes of ``x``, and is worth its launch here.
 
-    Not measured with wider units than of 256 bits.
+    On CPUs of which :func:`~.capability.favours_kernels` is true.
     """
     elements = x.numel() // x.shape[-1] * channels
-    return (has_256_bit_units() and elements >= _LEAST
+    return (favours_kernels() and elements >= _LEAST
             and x.dtype == torch.float32 and is_plain_inference(x)
             and kernels.reason(elements, channels, x.device) is None)
 
@@ -58,7 +58,7 @@ def training_is_faster(*tensors: Tensor) -> bool:
         tensors (Tensor): The first ``(B, H, W, C)``; all that it is given.
     """
     wide = tensors[0]
-    return (has_256_bit_units() and wide.numel() >= _LEAST
+    return (favours_kernels() and wide.numel() >= _LEAST
             and all(t.dtype == torch.float32 and t.is_contiguous()
                     for t in tensors)
             and is_plain_inference(*tensors) and training.reason(

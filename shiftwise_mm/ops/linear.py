@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from .capability import has_256_bit_units, has_avx2_only, has_avx512
+from .capability import has_avx2_only, has_avx512, has_zen5_vectors
 from .operator import operator
 
 __all__ = ['linear', 'linear_onto', 'inference_linear',
@@ -122,7 +122,7 @@ def product_over_rows(a: Tensor, b: Tensor) -> Tensor:
         Tensor: ``(P, Q)``, of any strides.
     """
     wider = a.shape[1] >= b.shape[1]
-    if onednn_takes(a, b) and not has_256_bit_units():
+    if onednn_takes(a, b) and has_zen5_vectors():
         return (_linear(b.t(), a.t(), None, False).t() if wider
                 else _linear(a.t(), b.t(), None, False))
     turned = not wider and len(a) > 8 * b.shape[1]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from shiftwise_mm.kernels import norm_gelu as kernels
 
-from .capability import has_256_bit_units
+from .capability import favours_kernels
 from .masks import is_plain_inference
 
 __all__ = ['norm_gelu_', 'norm_gelu_is_faster']
@@ -17,9 +17,9 @@ _LEAST = 400_000  # elements, as measured
 def norm_gelu_is_faster(x: Tensor) -> bool:
     """Whether :func:`norm_gelu_` takes ``x`` and is worth its launch here.
 
-    Not measured with wider units than of 256 bits.
+    On CPUs of which :func:`~.capability.favours_kernels` is true.
     """
-    return (has_256_bit_units() and is_plain_inference(x)
+    return (favours_kernels() and is_plain_inference(x)
             and x.dtype == torch.float32 and x.numel() >= _LEAST
             and kernels.reason(x) is None)
 

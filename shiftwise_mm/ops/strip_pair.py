@@ -15,7 +15,7 @@ from shiftwise_mm.kernels.channel_launch import Strips
 from shiftwise_mm.kernels.fused_launch import Taps
 
 from . import autotune
-from .capability import has_256_bit_units
+from .capability import favours_kernels
 from .excitation import Excitation, excite
 from .fused import fused_reason
 from .masks import has_values, is_plain_inference
@@ -122,11 +122,12 @@ class StripPair:
     * Strips with nothing but their centre scale ``x``.
 
     Which one runs is measured at the first call of a shape (see
-    :func:`~.autotune.set_autotune`), or else follows a rule: the walk where
-    so few taps are left that it is faster, else ``'channels'`` on CPUs with
-    AVX2 alone, and ``'strip'``. Strips are looked at once; before a form runs
-    that reads what was found then, they are compared with those that were
-    looked at, so that a change in any way is seen.
+    :func:`~.autotune.set_autotune`), or else follows a rule: the walk where so
+    few taps are left that it is faster, else ``'channels'`` on most x86 CPUs
+    (:func:`~.capability.favours_kernels`), and ``'strip'``. Strips are looked
+    at once; before a form runs that reads what was found then, they are
+    compared with those that were looked at, so that a change in any way is
+    seen.
 
     Args:
         spec (ShiftSpec): Sizes ``M`` and ``N``.
@@ -228,8 +229,8 @@ class StripPair:
                                    contents.density)
             if form is not None:
                 return form
-        # Not measured with wider units, whose convolutions are twice as fast.
-        rest = ('channels' if 'channels' in names and has_256_bit_units()
+        # Not measured on Zen 5, whose convolutions are twice as fast.
+        rest = ('channels' if 'channels' in names and favours_kernels()
                 else 'strip')
         return 'fused' if 'fused' in names and _walk_is_worth(
             x, self.spec, contents.density, rest) else rest
@@ -313,15 +314,14 @@ def _walk_is_worth(x: Tensor, spec: ShiftSpec, density: float,
     """Whether the walk is faster than the form ``other``, as measured on
     CPUs, against ``'channels'`` on one with AVX2.
 
-    With wider units than of 256 bits, where strips are twice as fast, 3-wide
-    ones that are nearly dense are left to :func:`~.autotune.set_autotune`, as
-    ``'channels'`` is.
+    On Zen 5, where strips are twice as fast, 3-wide ones that are nearly
+    dense are left to :func:`~.autotune.set_autotune`, as ``'channels'`` is.
     """
     work = min(x.shape[2:]) * spec.small_kernel
     if other == 'channels':
         return x.numel() >= 150_000 and density <= .45 - 28 / max(work, 1)
     least = 84
-    if not has_256_bit_units():
+    if not favours_kernels():
         if density > .75 and spec.small_kernel == 3:
             return False
         least = 140

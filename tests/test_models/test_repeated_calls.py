@@ -23,7 +23,7 @@ PARTS = ['large_kernel', 'norm', 'se', 'se.down', 'se.up', 'pwconv1',
          'pwconv2.0', 'pwconv2.1', 'drop_path']
 
 
-@pytest.fixture(params=['AVX2', 'Zen 4'])
+@pytest.fixture(params=['AVX2', 'AVX512'])
 def given(request, monkeypatch):
     """A deployed network whose second call was prepared, and such calls."""
     pretend_cpu(monkeypatch, request.param)

@@ -1,4 +1,4 @@
-"""Which CPU has vectors of 512 bits, and which computes them in halves."""
+"""Which CPU has vectors of 512 bits, and what rules make of it."""
 import builtins
 import io
 
@@ -17,15 +17,17 @@ WINDOWS = 'AMD64 Family 25 Model 97 Stepping 2, AuthenticAMD'
 
 
 @pytest.mark.parametrize('cpuinfo, identifier, expected', [
-    (ZEN4, '', True),
-    (ZEN4.replace('25', '26'), '', False),  # Zen 5
+    (ZEN4, '', False),
+    (ZEN4.replace('25', '26'), '', True),  # Zen 5
+    (ZEN4.replace('25', '27'), '', True),
     (ZEN4.replace('25', '6').replace('AuthenticAMD', 'GenuineIntel'), '',
      False),
-    (ZEN4.replace('AuthenticAMD', 'GenuineIntel'), '', False),
+    (ZEN4.replace('25', '26').replace('AuthenticAMD', 'GenuineIntel'), '',
+     False),
     ('processor\t: 0\nBogoMIPS\t: 50\n', '', False),  # Arm
-    (None, WINDOWS, True),
-    (None, WINDOWS.replace('25', '26'), False),
-    (None, 'Intel64 Family 6 Model 25 Stepping 7, GenuineIntel', False),
+    (None, WINDOWS, False),
+    (None, WINDOWS.replace('25', '26'), True),
+    (None, 'Intel64 Family 6 Model 26 Stepping 7, GenuineIntel', False),
     (None, '', False),
 ])
 def test_the_family(cpuinfo, identifier, expected, monkeypatch):
@@ -38,18 +40,20 @@ def test_the_family(cpuinfo, identifier, expected, monkeypatch):
     monkeypatch.setenv('PROCESSOR_IDENTIFIER', identifier)
     with monkeypatch.context() as context:
         context.setattr(builtins, 'open', opened)
-        found = capability._is_zen3_or_4()
+        found = capability._is_zen5()
     assert found is expected
 
 
-@pytest.mark.parametrize('name, only, units', [
-    ('AVX2', True, True), ('AVX512', False, False), ('Zen 4', False, True),
-    ('DEFAULT', False, False)])
-def test_what_rules_ask(name, only, units, monkeypatch):
+@pytest.mark.parametrize('name, only, wide, kernels', [
+    ('AVX2', True, False, True), ('AVX512', False, False, True),
+    ('Zen 5', False, True, False), ('DEFAULT', False, False, False)])
+def test_what_rules_ask(name, only, wide, kernels, monkeypatch):
     pretend_cpu(monkeypatch, name)
     assert capability.has_avx2_only() is only
-    assert capability.has_256_bit_units() is units
-    assert capability.has_avx512() is (name in ('AVX512', 'Zen 4'))
-    monkeypatch.setattr(capability, 'HALVES', True)  # of Zen 3, for one
-    assert capability.has_avx2_only() is only
-    assert capability.has_256_bit_units() is (units or name == 'AVX512')
+    assert capability.has_avx512() is (name in ('AVX512', 'Zen 5'))
+    assert capability.has_zen5_vectors() is wide
+    assert capability.favours_kernels() is kernels
+    # torch may be told to use AVX2 alone there.
+    monkeypatch.setattr(capability, 'ZEN5', True)
+    assert capability.has_zen5_vectors() is (name in ('AVX512', 'Zen 5'))
+    assert capability.favours_kernels() is (name == 'AVX2')

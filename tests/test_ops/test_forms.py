@@ -234,7 +234,7 @@ def test_the_kernels_take_a_read_only_home(tmp_path):
 
 def test_auto_takes_the_fused_form_where_it_pays(monkeypatch):
     """By shape: large planes, and smaller ones where gradients are needed."""
-    pretend_cpu(monkeypatch, 'AVX512')
+    pretend_cpu(monkeypatch, 'Zen 5')
     taken = record_forms(monkeypatch)
     weight = WEIGHT.repeat(32, 1, 1, 1)
     spec = ShiftSpec.from_seed(channels=64, large_kernel=13, small_kernel=3)

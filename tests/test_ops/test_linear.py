@@ -147,7 +147,7 @@ def test_counters_see_what_is_summed_onto_something():
     assert counts[0] == counts[1] > 0
 
 
-@pytest.mark.parametrize('vectors', ['AVX2', 'AVX512', 'Zen 4'],
+@pytest.mark.parametrize('vectors', ['AVX2', 'AVX512', 'Zen 5'],
                          indirect=True)
 @pytest.mark.parametrize('rows, p, q', [(300, 5, 7), (300, 7, 5), (6, 9, 8),
                                         (6, 8, 9), (0, 3, 2)])
