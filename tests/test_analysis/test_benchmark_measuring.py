@@ -1,5 +1,6 @@
 """Time, memory and counts of the benchmark, on work that is known."""
 import json
+import time
 
 import pytest
 import torch
@@ -45,6 +46,21 @@ def test_repeats_follow_the_time_of_a_call():
     budget = Budget(seconds=2.)
     assert [budget.count(t) for t in (1e-6, .1, .5, 1.5, 19., 21.)] == [
         100, 20, 4, 3, 3, 1]
+
+
+def test_a_call_that_compiles_first_is_repeated_as_others_are():
+    took = []
+
+    def call():
+        took.append(.001 if took else first)
+        time.sleep(took[-1])
+
+    budget, first = Budget(seconds=.05), .2
+    repeats = measure({'a': call}, CPU, budget)['a'].repeats
+    assert repeats > 3 and len(took) == repeats + 2
+    took, first = [], .6  # ten times as long: it is run once more, to measure
+    assert measure({'a': call}, CPU, budget)['a'].repeats == 1
+    assert took == [.6, .001]
 
 
 def test_a_timing_is_the_median():

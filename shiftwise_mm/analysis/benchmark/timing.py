@@ -35,11 +35,15 @@ class Budget:
             raise ValueError('repeats must be at least 1, got '
                              f'{self.repeats}')
 
+    def is_slow(self, once: float) -> bool:
+        """Whether a call that took ``once`` seconds runs but once."""
+        return once > 10 * self.seconds
+
     def count(self, once: float) -> int:
         """Repeats of a call that took ``once`` seconds."""
         if self.repeats is not None:
             return self.repeats
-        fewest = 1 if once > 10 * self.seconds else 3
+        fewest = 1 if self.is_slow(once) else 3
         return min(max(int(self.seconds / max(once, 1e-9)), fewest), 100)
 
 
@@ -88,8 +92,8 @@ def measure(calls: dict[str, Callable[[], object]], device: torch.device,
 
     So whatever disturbs the machine for a while disturbs all of them, and no
     call always finds the caches as the same other call has left them. Each
-    runs beforehand (twice, if it is not slow), to be warm and to tell how
-    many repeats fit.
+    runs beforehand (twice, if it is not slow: the first may compile), to be
+    warm and to tell how many repeats fit.
 
     Args:
         calls (dict): What to time, by name.
@@ -100,7 +104,7 @@ def measure(calls: dict[str, Callable[[], object]], device: torch.device,
     order: list[str] = []
     for name, call in calls.items():
         once = _once(call, device)
-        if once < budget.seconds:  # else it is warm enough
+        if not budget.is_slow(once):  # else it is warm enough
             once = _once(call, device)
         order += [name] * budget.count(once)
     random.Random(seed).shuffle(order)
