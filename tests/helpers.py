@@ -29,13 +29,15 @@ def pretend_cpu(monkeypatch, name: str) -> None:
     """Lets rules take this CPU for another one.
 
     Args:
-        name (str): ``'AVX2'``, ``'AVX512'`` as Zen 4 and Intel have it,
-            ``'Zen 5'``, or ``'DEFAULT'`` for another architecture.
+        name (str): ``'AVX2'``, ``'AVX512'`` as Intel has it,
+            ``'Zen 4'``, ``'Zen 5'``, or ``'DEFAULT'`` for another
+            architecture.
     """
     from shiftwise_mm.ops import capability
     monkeypatch.setattr(capability, 'VECTORS',
-                        'AVX512' if name == 'Zen 5' else name)
-    monkeypatch.setattr(capability, 'ZEN5', name == 'Zen 5')
+                        'AVX512' if name.startswith('Zen') else name)
+    monkeypatch.setattr(capability, 'AMD_FAMILY',
+                        {'Zen 4': 25, 'Zen 5': 26}.get(name))
 
 
 def record_launches(monkeypatch, ops, name: str) -> list[tuple]:

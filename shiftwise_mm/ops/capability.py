@@ -6,14 +6,15 @@ import re
 
 import torch
 
-__all__ = ['has_avx2_only', 'has_avx512', 'has_zen5_vectors',
-           'favours_kernels']
+__all__ = ['has_avx2_only', 'has_avx512', 'has_512_bit_units',
+           'has_zen5_vectors', 'favours_kernels']
 
 _FAMILY = re.compile(r'family\s*:?\s*(\d+)', re.IGNORECASE)
+_ZEN4, _ZEN5 = 25, 26  # families; of the first only Zen 4 has AVX-512
 
 
-def _is_zen5() -> bool:
-    """Whether it is of AMD's family 26 or a later one."""
+def _amd_family() -> int | None:
+    """The family of a CPU of AMD, else None."""
     # Windows: 'AMD64 Family 25 Model 97 Stepping 2, AuthenticAMD'
     name = os.environ.get('PROCESSOR_IDENTIFIER', '')
     try:
@@ -22,13 +23,14 @@ def _is_zen5() -> bool:
     except OSError:
         pass
     family = _FAMILY.search(name)
-    return ('AuthenticAMD' in name and family is not None
-            and int(family[1]) >= 26)
+    if 'AuthenticAMD' not in name or family is None:
+        return None
+    return int(family[1])
 
 
 # Looked up here: compilers read a constant, but no operator of torch's own.
 VECTORS = torch.backends.cpu.get_cpu_capability()
-ZEN5 = VECTORS == 'AVX512' and _is_zen5()
+AMD_FAMILY = _amd_family()
 
 
 def has_avx2_only() -> bool:
@@ -41,11 +43,16 @@ def has_avx512() -> bool:
     return VECTORS == 'AVX512'
 
 
-def has_zen5_vectors() -> bool:
-    """Whether this is an AMD CPU that computes AVX-512 in whole vectors, of
-    which MKL leaves half unused; Zen 4 computes them in halves.
+def has_512_bit_units() -> bool:
+    """Whether it computes AVX-512 in whole vectors: Zen 4 does so in halves,
+    and its peak is that of AVX2.
     """
-    return has_avx512() and ZEN5
+    return has_avx512() and AMD_FAMILY != _ZEN4
+
+
+def has_zen5_vectors() -> bool:
+    """Whether it is AMD's that does so, of which MKL leaves half unused."""
+    return has_avx512() and AMD_FAMILY is not None and AMD_FAMILY >= _ZEN5
 
 
 def favours_kernels() -> bool:
@@ -53,4 +60,4 @@ def favours_kernels() -> bool:
     networks: with AVX2, on Zen 4 and with Intel's AVX-512, as measured. On
     Zen 5 and on other architectures that was not measured.
     """
-    return has_avx2_only() or has_avx512() and not ZEN5
+    return has_avx2_only() or has_avx512() and not has_zen5_vectors()

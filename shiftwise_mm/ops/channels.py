@@ -10,7 +10,7 @@ from torch import Tensor
 
 from shiftwise_mm.kernels import channel_launch
 
-from .capability import favours_kernels
+from .capability import favours_kernels, has_512_bit_units
 from .kept_strips import channel_strips_of
 from .masks import has_values
 from .operator import as_autocast
@@ -46,11 +46,12 @@ def channels_worth(x: Tensor, training: bool,
     As measured with AVX2, on Zen 4 and with Intel's AVX-512; on Zen 5, whose
     strips are twice as fast as Zen 4's, it is left to
     :func:`~.autotune.set_autotune`. Of larger planes, whose copies fit no
-    cache, the walk is as fast.
+    cache, the walk is as fast, sooner where vectors are computed whole.
     """
     # Without values it cannot run, and compilers would guard the size.
+    most = 2_000 if has_512_bit_units() else 9_000
     return (not training and favours_kernels() and has_values(x)
-            and x.shape[2] * x.shape[3] <= 9_000)
+            and x.shape[2] * x.shape[3] <= most)
 
 
 def channels_conv(x: Tensor, weight: Tensor, spec: ShiftSpec,

@@ -17,18 +17,17 @@ WINDOWS = 'AMD64 Family 25 Model 97 Stepping 2, AuthenticAMD'
 
 
 @pytest.mark.parametrize('cpuinfo, identifier, expected', [
-    (ZEN4, '', False),
-    (ZEN4.replace('25', '26'), '', True),  # Zen 5
-    (ZEN4.replace('25', '27'), '', True),
+    (ZEN4, '', 25),
+    (ZEN4.replace('25', '26'), '', 26),  # Zen 5
     (ZEN4.replace('25', '6').replace('AuthenticAMD', 'GenuineIntel'), '',
-     False),
+     None),
     (ZEN4.replace('25', '26').replace('AuthenticAMD', 'GenuineIntel'), '',
-     False),
-    ('processor\t: 0\nBogoMIPS\t: 50\n', '', False),  # Arm
-    (None, WINDOWS, False),
-    (None, WINDOWS.replace('25', '26'), True),
-    (None, 'Intel64 Family 6 Model 26 Stepping 7, GenuineIntel', False),
-    (None, '', False),
+     None),
+    ('processor\t: 0\nBogoMIPS\t: 50\n', '', None),  # Arm
+    (None, WINDOWS, 25),
+    (None, WINDOWS.replace('25', '26'), 26),
+    (None, 'Intel64 Family 6 Model 26 Stepping 7, GenuineIntel', None),
+    (None, '', None),
 ])
 def test_the_family(cpuinfo, identifier, expected, monkeypatch):
     def opened(path, *args, **kwargs):
@@ -40,20 +39,27 @@ def test_the_family(cpuinfo, identifier, expected, monkeypatch):
     monkeypatch.setenv('PROCESSOR_IDENTIFIER', identifier)
     with monkeypatch.context() as context:
         context.setattr(builtins, 'open', opened)
-        found = capability._is_zen5()
-    assert found is expected
+        found = capability._amd_family()
+    assert found == expected
 
 
-@pytest.mark.parametrize('name, only, wide, kernels', [
-    ('AVX2', True, False, True), ('AVX512', False, False, True),
-    ('Zen 5', False, True, False), ('DEFAULT', False, False, False)])
-def test_what_rules_ask(name, only, wide, kernels, monkeypatch):
+@pytest.mark.parametrize('name, only, whole, zen5, kernels', [
+    ('AVX2', True, False, False, True), ('AVX512', False, True, False, True),
+    ('Zen 4', False, False, False, True), ('Zen 5', False, True, True, False),
+    ('DEFAULT', False, False, False, False)])
+def test_what_rules_ask(name, only, whole, zen5, kernels, monkeypatch):
     pretend_cpu(monkeypatch, name)
     assert capability.has_avx2_only() is only
-    assert capability.has_avx512() is (name in ('AVX512', 'Zen 5'))
-    assert capability.has_zen5_vectors() is wide
+    assert capability.has_avx512() is (name in ('AVX512', 'Zen 4', 'Zen 5'))
+    assert capability.has_512_bit_units() is whole
+    assert capability.has_zen5_vectors() is zen5
     assert capability.favours_kernels() is kernels
-    # torch may be told to use AVX2 alone there.
-    monkeypatch.setattr(capability, 'ZEN5', True)
-    assert capability.has_zen5_vectors() is (name in ('AVX512', 'Zen 5'))
-    assert capability.favours_kernels() is (name == 'AVX2')
+
+
+@pytest.mark.parametrize('family', [23, 25, 26])
+def test_torch_may_be_told_to_use_less(family, monkeypatch):
+    pretend_cpu(monkeypatch, 'AVX2')
+    monkeypatch.setattr(capability, 'AMD_FAMILY', family)
+    assert capability.has_avx2_only() and capability.favours_kernels()
+    assert not capability.has_512_bit_units()
+    assert not capability.has_zen5_vectors()
