@@ -9,12 +9,14 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from shiftwise_mm.config_paths import config_path
 from shiftwise_mm.engine.hooks import (
     CoarseSparsityHook,
     ComparisonPicturesHook,
 )
 from shiftwise_mm.ops import available_backends
 from shiftwise_mm.ops.forms import FORM_NAMES
+from shiftwise_mm.ops.spec import check_int
 from shiftwise_mm.sparsity import find_targets
 
 # Of a sparse run. The published training has some 940, and makes 7 of them for
@@ -41,6 +43,42 @@ def palette(classes: Sequence[str]) -> list[tuple[int, ...]]:
     return [(0, 0, 0) if name == 'background' else
             tuple(round(255 * part) for part in hsv_to_rgb(i * .618 % 1, 1, 1))
             for i, name in enumerate(classes)]
+
+
+def recipe(path: str, *, work_dir: str, form: str, max_iters: int | None,
+           iters_factor: float, resume: bool, sparse: float | None) -> Config:
+    """A demo's config with its options, still for the data of its recipe.
+
+    Args:
+        path (str): Of the recipe, for
+            :func:`~shiftwise_mm.config_paths.config_path`.
+        work_dir, form, max_iters, iters_factor, resume, sparse: As the demos
+            take them.
+
+    Raises:
+        TypeError, ValueError: If ``max_iters`` is no positive integer, or as
+            :func:`check_form` and :func:`check_sparse` do.
+    """
+    if max_iters is not None:
+        check_int('max_iters', max_iters, 1)
+    check_form(form)
+    check_sparse(sparse)
+    cfg = Config.fromfile(config_path(path))
+    cfg.work_dir = work_dir
+    cfg.resume = resume
+    if max_iters is None:
+        max_iters = round(cfg.train_cfg.max_iters * iters_factor)
+    set_iterations(cfg, max_iters)
+    if form != 'auto':
+        cfg.model.backbone.shift_form = form
+    if sparse is not None:
+        add_sparsity(cfg, sparse)
+    # What the recipe derives its parts from has done its work, and would
+    # contradict the parts that are set.
+    for name in ('data_root', 'classes', 'image_scale', 'max_iters',
+                 'warm_up', 'batch_size', 'train_pipeline', 'test_pipeline'):
+        cfg.pop(name, None)
+    return cfg
 
 
 def check_form(form: str) -> None:

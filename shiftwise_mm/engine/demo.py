@@ -3,19 +3,9 @@ from __future__ import annotations
 
 from mmengine.config import Config
 
-from shiftwise_mm.config_paths import config_path
 from shiftwise_mm.datasets import CocoFolder
-from shiftwise_mm.ops.spec import check_int
 
-from ._demo_run import (
-    add_sparsity,
-    check_form,
-    check_sparse,
-    fit_scale,
-    palette,
-    set_iterations,
-    train_and_validate,
-)
+from ._demo_run import fit_scale, palette, recipe, train_and_validate
 
 __all__ = ['BACKBONES', 'OWN_DATA_FACTOR', 'demo_config', 'image_scale',
            'run_demo']
@@ -76,32 +66,16 @@ def demo_config(folder: CocoFolder, *, work_dir: str,
     if backbone not in BACKBONES:
         raise ValueError(f'backbone must be one of {tuple(BACKBONES)}, got '
                          f'{backbone!r}')
-    if max_iters is not None:
-        check_int('max_iters', max_iters, 1)
-    check_form(form)
-    check_sparse(sparse)
     if form != 'auto' and not backbone.startswith('shiftwise'):
         raise ValueError(f'form must be auto for backbone {backbone!r}, got '
                          f'{form!r}')
     if sparse is not None and not backbone.startswith('shiftwise'):
         raise ValueError(f'sparse must be None for backbone {backbone!r}, '
                          f'got {sparse!r}')
-    cfg = Config.fromfile(config_path(BACKBONES[backbone]))
-    cfg.work_dir = work_dir
-    cfg.resume = resume
+    cfg = recipe(BACKBONES[backbone], work_dir=work_dir, form=form,
+                 max_iters=max_iters, iters_factor=iters_factor,
+                 resume=resume, sparse=sparse)
     _set_data(cfg, folder)
-    if max_iters is None:
-        max_iters = round(cfg.train_cfg.max_iters * iters_factor)
-    set_iterations(cfg, max_iters)
-    if form != 'auto':
-        cfg.model.backbone.shift_form = form
-    if sparse is not None:
-        add_sparsity(cfg, sparse)
-    # What the recipe derives its parts from has done its work, and would
-    # contradict the parts that were set here.
-    for name in ('data_root', 'classes', 'image_scale', 'max_iters',
-                 'warm_up', 'train_pipeline', 'test_pipeline'):
-        cfg.pop(name)
     return cfg
 
 

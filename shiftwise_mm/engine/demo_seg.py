@@ -3,19 +3,9 @@ from __future__ import annotations
 
 from mmengine.config import Config
 
-from shiftwise_mm.config_paths import config_path
 from shiftwise_mm.datasets import SegFolder
-from shiftwise_mm.ops.spec import check_int
 
-from ._demo_run import (
-    add_sparsity,
-    check_form,
-    check_sparse,
-    fit_scale,
-    palette,
-    set_iterations,
-    train_and_validate,
-)
+from ._demo_run import fit_scale, palette, recipe, train_and_validate
 
 __all__ = ['OWN_DATA_FACTOR', 'demo_seg_config', 'run_demo_seg',
            'seg_image_scale']
@@ -66,28 +56,11 @@ def demo_seg_config(folder: SegFolder, *, work_dir: str, form: str = 'auto',
             not run through Taichi here, ``max_iters`` is no positive integer,
             or ``sparse`` is not in [0, 1).
     """
-    check_form(form)
-    check_sparse(sparse)
-    if max_iters is not None:
-        check_int('max_iters', max_iters, 1)
-    cfg = Config.fromfile(config_path(_CONFIG))
-    cfg.work_dir = work_dir
-    cfg.resume = resume
+    cfg = recipe(_CONFIG, work_dir=work_dir, form=form, max_iters=max_iters,
+                 iters_factor=iters_factor, resume=resume, sparse=sparse)
     _set_data(cfg, folder)
     loader = cfg.train_dataloader
     loader.batch_size = round(loader.batch_size / iters_factor)
-    if max_iters is None:
-        max_iters = round(cfg.train_cfg.max_iters * iters_factor)
-    set_iterations(cfg, max_iters)
-    if form != 'auto':
-        cfg.model.backbone.shift_form = form
-    if sparse is not None:
-        add_sparsity(cfg, sparse)
-    # What the recipe derives its parts from has done its work, and would
-    # contradict the parts that were set here.
-    for name in ('data_root', 'classes', 'image_scale', 'max_iters',
-                 'warm_up', 'batch_size', 'train_pipeline', 'test_pipeline'):
-        cfg.pop(name)
     return cfg
 
 
