@@ -30,7 +30,7 @@ def _amd_family() -> int | None:
 
 # Looked up here: compilers read a constant, but no operator of torch's own.
 VECTORS = torch.backends.cpu.get_cpu_capability()
-AMD_FAMILY = _amd_family()
+AMD_FAMILY = _amd_family() if VECTORS == 'AVX512' else None
 
 
 def has_avx2_only() -> bool:
@@ -44,14 +44,16 @@ def has_avx512() -> bool:
 
 
 def has_512_bit_units() -> bool:
-    """Whether it computes AVX-512 in whole vectors: Zen 4 does so in halves,
-    and its peak is that of AVX2.
+    """Whether this is a CPU that computes AVX-512 in whole vectors: Zen 4
+    does so in halves, and its peak is that of AVX2.
     """
     return has_avx512() and AMD_FAMILY != _ZEN4
 
 
 def has_zen5_vectors() -> bool:
-    """Whether it is AMD's that does so, of which MKL leaves half unused."""
+    """Whether this is a CPU of AMD that computes AVX-512 in whole vectors, as
+    Zen 5 does: MKL leaves half of them unused.
+    """
     return has_avx512() and AMD_FAMILY is not None and AMD_FAMILY >= _ZEN5
 
 

@@ -1,6 +1,6 @@
 """Time, memory and counts of the benchmark, on work that is known."""
 import json
-import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +8,13 @@ import torch.nn as nn
 import torch.nn.functional as F
 from helpers import run_python
 
-from shiftwise_mm.analysis.benchmark import Budget, Goal, Settings, Table
+from shiftwise_mm.analysis.benchmark import (
+    Budget,
+    Goal,
+    Settings,
+    Table,
+    timing,
+)
 from shiftwise_mm.analysis.benchmark.counts import (
     conv_work,
     network_work,
@@ -48,19 +54,20 @@ def test_repeats_follow_the_time_of_a_call():
         100, 20, 4, 3, 3, 1]
 
 
-def test_a_call_that_compiles_first_is_repeated_as_others_are():
+@pytest.mark.parametrize('first, before, repeats', [
+    (.25, 2, 51), (.75, 1, 1)])  # seconds; ten budgets are 0.5
+def test_a_call_that_compiles_first_is_repeated_as_others_are(
+        first, before, repeats, monkeypatch):
     took = []
 
     def call():
-        took.append(.001 if took else first)
-        time.sleep(took[-1])
+        took.append(2**-10 if took else first)
 
-    budget, first = Budget(seconds=.05), .2
-    repeats = measure({'a': call}, CPU, budget)['a'].repeats
-    assert repeats > 3 and len(took) == repeats + 2
-    took, first = [], .6  # ten times as long: it is run once more, to measure
-    assert measure({'a': call}, CPU, budget)['a'].repeats == 1
-    assert took == [.6, .001]
+    monkeypatch.setattr(timing, 'time',
+                        SimpleNamespace(perf_counter=lambda: sum(took)))
+    found = measure({'a': call}, CPU, Budget(seconds=.05))['a']
+    assert (found.repeats, len(took)) == (repeats, before + repeats)
+    assert found.median == 2**-10
 
 
 def test_a_timing_is_the_median():

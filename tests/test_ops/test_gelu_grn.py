@@ -146,7 +146,7 @@ def test_who_looks_or_differentiates_sees_torch(launches):
 
 
 @pytest.mark.parametrize('vectors', ['Zen 5', 'AVX512'])
-def test_not_with_512_bit_units(launches, monkeypatch, vectors):
+def test_not_on_zen5(launches, monkeypatch, vectors):
     pretend_cpu(monkeypatch, vectors)
     with torch.no_grad():
         network()(torch.randn(1, 3, 64, 64))

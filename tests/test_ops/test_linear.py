@@ -158,6 +158,9 @@ def test_weight_gradients(rows, p, q, vectors):
     with FlopCounterMode(display=False) as counter:
         product_over_rows(a, b)
     assert counter.get_total_flops() == 2 * rows * p * q
+    by_onednn = (torch.ops.shiftwise_mm.linear
+                 in counter.flop_counts['Global'])
+    assert by_onednn == (vectors == 'Zen 5' and rows > 0)
 
 
 def test_the_operator_of_sums_is_what_torch_expects():
