@@ -72,6 +72,7 @@ setup(
     ],
     # A top-level package called `kernels` would be anyone's.
     package_dir={'shiftwise_mm.kernels': 'kernels'},
+    package_data={'shiftwise_mm.kernels': ['*.bc', '*.ll']},
     # As far as `make test-pythons` went to the end (docs/install.md).
     python_requires='>=3.11,!=3.12.*,<3.14',
     classifiers=[

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 from .lane_transforms import transforms
 from .lanes import INDEX, TILE, layout
+from .vector_ops import add_product
 
 __all__ = ['ROWS', 'SIDE', 'channel_sums']
 
@@ -28,6 +29,7 @@ def channel_sums(taps: int, lanes: int) -> SimpleNamespace:
     types = layout(taps, lanes)
     size, halo, vec = types.size, types.halo, types.vec
     change = transforms(taps, lanes)
+    mac = add_product(lanes)
 
     @ti.func
     def whole(length):
@@ -107,27 +109,27 @@ def channel_sums(taps: int, lanes: int) -> SimpleNamespace:
                 u, w = row & INDEX, weight & INDEX
                 x0, x1 = scratch[u], scratch[u + size]
                 v = scratch[w]
-                a6 += v * x0
+                mac(a6, v, x0)
                 v = scratch[w + size]
-                a6 += v * x1
-                a5 += v * x0
+                mac(a6, v, x1)
+                mac(a5, v, x0)
                 v = scratch[w + 2 * size]
-                a5 += v * x1
-                a4 += v * x0
+                mac(a5, v, x1)
+                mac(a4, v, x0)
                 v = scratch[w + 3 * size]
-                a4 += v * x1
-                a3 += v * x0
+                mac(a4, v, x1)
+                mac(a3, v, x0)
                 v = scratch[w + 4 * size]
-                a3 += v * x1
-                a2 += v * x0
+                mac(a3, v, x1)
+                mac(a2, v, x0)
                 v = scratch[w + 5 * size]
-                a2 += v * x1
-                a1 += v * x0
+                mac(a2, v, x1)
+                mac(a1, v, x0)
                 v = scratch[w + 6 * size]
-                a1 += v * x1
-                a0 += v * x0
+                mac(a1, v, x1)
+                mac(a0, v, x0)
                 v = scratch[w + 7 * size]
-                a0 += v * x1
+                mac(a0, v, x1)
                 row += 2 * size * one
                 weight += 2 * size * one
             out = (to + q) & INDEX

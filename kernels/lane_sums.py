@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 from .lane_transforms import transforms
 from .lanes import INDEX, ROWS, layout
+from .vector_ops import add_product
 
 __all__ = ['sums']
 
@@ -17,6 +18,7 @@ def sums(taps: int, lanes: int) -> SimpleNamespace:
     size, pad, vec = types.size, types.pad, types.vec
     oct_ = ti.types.vector(8, ti.f32)
     quad = ti.types.vector(4, ti.f32)
+    mac = add_product(lanes)
     from_products = transforms(taps, lanes).from_products
 
     def place(row: int) -> int:
@@ -65,41 +67,41 @@ def sums(taps: int, lanes: int) -> SimpleNamespace:
                         for s in ti.static(range(ROWS + 2 * taps - 1)):
                             u = scratch[at + s * size]
                             if ti.static(0 <= s < 2 * taps):
-                                a0 += weight[w + ti.static(place(s))] * u
+                                mac(a0, weight[w + ti.static(place(s))], u)
                             if ti.static(0 <= s - 1 < 2 * taps):
-                                a1 += weight[w + ti.static(place(s - 1))] * u
+                                mac(a1, weight[w + ti.static(place(s - 1))], u)
                             if ti.static(0 <= s - 2 < 2 * taps):
-                                a2 += weight[w + ti.static(place(s - 2))] * u
+                                mac(a2, weight[w + ti.static(place(s - 2))], u)
                             if ti.static(0 <= s - 3 < 2 * taps):
-                                a3 += weight[w + ti.static(place(s - 3))] * u
+                                mac(a3, weight[w + ti.static(place(s - 3))], u)
                             if ti.static(0 <= s - 4 < 2 * taps):
-                                a4 += weight[w + ti.static(place(s - 4))] * u
+                                mac(a4, weight[w + ti.static(place(s - 4))], u)
                             if ti.static(0 <= s - 5 < 2 * taps):
-                                a5 += weight[w + ti.static(place(s - 5))] * u
+                                mac(a5, weight[w + ti.static(place(s - 5))], u)
                             if ti.static(0 <= s - 6 < 2 * taps):
-                                a6 += weight[w + ti.static(place(s - 6))] * u
+                                mac(a6, weight[w + ti.static(place(s - 6))], u)
                             if ti.static(0 <= s - 7 < 2 * taps):
-                                a7 += weight[w + ti.static(place(s - 7))] * u
+                                mac(a7, weight[w + ti.static(place(s - 7))], u)
                         t += 2
                     else:
                         for s in ti.static(range(ROWS + taps - 1)):
                             u = scratch[at + s * size]
                             if ti.static(0 <= s < taps):
-                                a0 += weight[w + s * size] * u
+                                mac(a0, weight[w + s * size], u)
                             if ti.static(0 <= s - 1 < taps):
-                                a1 += weight[w + (s - 1) * size] * u
+                                mac(a1, weight[w + (s - 1) * size], u)
                             if ti.static(0 <= s - 2 < taps):
-                                a2 += weight[w + (s - 2) * size] * u
+                                mac(a2, weight[w + (s - 2) * size], u)
                             if ti.static(0 <= s - 3 < taps):
-                                a3 += weight[w + (s - 3) * size] * u
+                                mac(a3, weight[w + (s - 3) * size], u)
                             if ti.static(0 <= s - 4 < taps):
-                                a4 += weight[w + (s - 4) * size] * u
+                                mac(a4, weight[w + (s - 4) * size], u)
                             if ti.static(0 <= s - 5 < taps):
-                                a5 += weight[w + (s - 5) * size] * u
+                                mac(a5, weight[w + (s - 5) * size], u)
                             if ti.static(0 <= s - 6 < taps):
-                                a6 += weight[w + (s - 6) * size] * u
+                                mac(a6, weight[w + (s - 6) * size], u)
                             if ti.static(0 <= s - 7 < taps):
-                                a7 += weight[w + (s - 7) * size] * u
+                                mac(a7, weight[w + (s - 7) * size], u)
                         t += 1
                 scratch[out] = a0
                 scratch[out + 1 * size] = a1
@@ -153,12 +155,12 @@ def sums(taps: int, lanes: int) -> SimpleNamespace:
                     w = (u + (low + part * 4) * size) & INDEX
                     for i in ti.static(range(4)):
                         z = scratch[v + i * size]
-                        d0 += z * scratch[w + i * size]
-                        d1 += z * scratch[w + (i + 1) * size]
-                        d2 += z * scratch[w + (i + 2) * size]
+                        mac(d0, z, scratch[w + i * size])
+                        mac(d1, z, scratch[w + (i + 1) * size])
+                        mac(d2, z, scratch[w + (i + 2) * size])
                         if ti.static(taps == 5):
-                            d3 += z * scratch[w + (i + 3) * size]
-                            d4 += z * scratch[w + (i + 4) * size]
+                            mac(d3, z, scratch[w + (i + 3) * size])
+                            mac(d4, z, scratch[w + (i + 4) * size])
                 at = to + t * taps * size + q
                 put(grads, at, d0, add)
                 put(grads, at + size, d1, add)

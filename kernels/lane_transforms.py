@@ -4,6 +4,7 @@ from functools import cache
 from types import SimpleNamespace
 
 from .lanes import INDEX, layout, movers
+from .vector_ops import add_product
 
 __all__ = ['transforms']
 
@@ -16,6 +17,7 @@ def transforms(taps: int, lanes: int) -> SimpleNamespace:
     size, halo, pad, vec = types.size, types.halo, types.pad, types.vec
     A, G, B = types.matrices
     A_T = list(zip(*A, strict=True))
+    mac = add_product(lanes)
     moves = movers(taps, lanes)
     before, after = moves.before, moves.after
 
@@ -32,8 +34,10 @@ def transforms(taps: int, lanes: int) -> SimpleNamespace:
         """The sum of vectors times constants, without those that are zero."""
         u = vec(0.0)
         for j, x in ti.static(enumerate(values)):
-            if ti.static(row[j] != 0):
+            if ti.static(abs(row[j]) == 1):  # no product
                 u += row[j] * x
+            elif ti.static(row[j] != 0):
+                mac(u, row[j], x)
         return u
 
     @ti.func

@@ -33,11 +33,14 @@ def pretend_cpu(monkeypatch, name: str) -> None:
             ``'Zen 4'``, ``'Zen 5'``, or ``'DEFAULT'`` for another
             architecture.
     """
-    from shiftwise_mm.ops import capability
+    from shiftwise_mm.kernels import capability
     monkeypatch.setattr(capability, 'VECTORS',
                         'AVX512' if name.startswith('Zen') else name)
-    monkeypatch.setattr(capability, 'AMD_FAMILY',
-                        {'Zen 4': 25, 'Zen 5': 26}.get(name))
+    vendor, family = {'AVX512': ('GenuineIntel', 6),
+                      'Zen 4': ('AuthenticAMD', 25),
+                      'Zen 5': ('AuthenticAMD', 26)}.get(name, ('', 0))
+    monkeypatch.setattr(capability, 'VENDOR', vendor)
+    monkeypatch.setattr(capability, 'FAMILY', family)
 
 
 def record_launches(monkeypatch, ops, name: str) -> list[tuple]:

@@ -123,7 +123,7 @@ def test_the_built_wheel_is_complete(wheel):
         *(f'shiftwise_mm/.mim/configs/{name}' for name in NAMES),
         'shiftwise_mm/.mim/model-index.yml',
         *(f'shiftwise_mm/{f.relative_to(ROOT)}'
-          for f in ROOT.glob('kernels/*.py')),
+          for f in ROOT.glob('kernels/*.*')),
         *(str(f.relative_to(ROOT)) for f in ROOT.glob('shiftwise_mm/**/*.py')),
     }
     assert expected <= held

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from shiftwise_mm.kernels import batch_norms as kernels
+from shiftwise_mm.kernels.capability import favours_kernels
 
-from .capability import favours_kernels
 from .masks import is_plain_inference
 
 __all__ = ['summed_batch_norms', 'summed_batch_norms_are_faster']
@@ -18,7 +18,7 @@ _LEAST = 200_000  # elements of each, as measured
 def summed_batch_norms_are_faster(*ys: Tensor) -> bool:
     """Whether :func:`summed_batch_norms` takes them and is worth it here.
 
-    On CPUs of which :func:`~.capability.favours_kernels` is true.
+    On CPUs of which ``favours_kernels`` is true.
     """
     with torch.no_grad():  # autograd knows of this one
         return (favours_kernels() and len(ys) == kernels.NORMS

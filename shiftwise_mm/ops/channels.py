@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from shiftwise_mm.kernels import channel_launch
+from shiftwise_mm.kernels.capability import favours_kernels, has_512_bit_units
 
-from .capability import favours_kernels, has_512_bit_units
 from .kept_strips import channel_strips_of
 from .masks import has_values
 from .operator import as_autocast

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from shiftwise_mm.kernels import gelu_grn as kernels
 from shiftwise_mm.kernels import gelu_grn_training as training
+from shiftwise_mm.kernels.capability import favours_kernels
 
-from .capability import favours_kernels
 from .masks import is_plain_inference
 
 __all__ = ['gelu_grn_', 'gelu_grn_is_faster', 'training',
@@ -20,7 +20,7 @@ def gelu_grn_is_faster(x: Tensor, channels: int) -> bool:
     """Whether :func:`gelu_grn_` takes what a linear layer with so many
     outputs makes of ``x``, and is worth its launch here.
 
-    On CPUs of which :func:`~.capability.favours_kernels` is true.
+    On CPUs of which ``favours_kernels`` is true.
     """
     elements = x.numel() // x.shape[-1] * channels
     return (favours_kernels() and elements >= _LEAST

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from shiftwise_mm.kernels.capability import has_avx2_only
 from shiftwise_mm.kernels.channel_launch import Strips
 
-from .capability import has_avx2_only
 from .masks import has_values, mask_bytes, masked_weight
 from .same_bits import same_bits
 from .spec import ShiftSpec

@@ -15,7 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from .capability import has_avx2_only, has_avx512, has_zen5_vectors
+from shiftwise_mm.kernels.capability import (
+    has_avx2_only,
+    has_avx512,
+    has_zen5_vectors,
+)
+
 from .operator import operator
 
 __all__ = ['linear', 'linear_onto', 'inference_linear',

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from shiftwise_mm.kernels import norm_gelu as kernels
+from shiftwise_mm.kernels.capability import favours_kernels
 
-from .capability import favours_kernels
 from .masks import is_plain_inference
 
 __all__ = ['norm_gelu_', 'norm_gelu_is_faster']
@@ -17,7 +17,7 @@ _LEAST = 400_000  # elements, as measured
 def norm_gelu_is_faster(x: Tensor) -> bool:
     """Whether :func:`norm_gelu_` takes ``x`` and is worth its launch here.
 
-    On CPUs of which :func:`~.capability.favours_kernels` is true.
+    On CPUs of which ``favours_kernels`` is true.
     """
     return (favours_kernels() and is_plain_inference(x)
             and x.dtype == torch.float32 and x.numel() >= _LEAST

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from shiftwise_mm.kernels import channel_launch, fused_launch
+from shiftwise_mm.kernels.capability import favours_kernels
 from shiftwise_mm.kernels.channel_launch import Strips
 from shiftwise_mm.kernels.fused_launch import Taps
 
 from . import autotune
-from .capability import favours_kernels
 from .excitation import Excitation, excite
 from .fused import fused_reason
 from .masks import has_values, is_plain_inference
@@ -124,7 +124,7 @@ class StripPair:
     Which one runs is measured at the first call of a shape (see
     :func:`~.autotune.set_autotune`), or else follows a rule: the walk where so
     few taps are left that it is faster, else ``'channels'`` on most x86 CPUs
-    (:func:`~.capability.favours_kernels`), and ``'strip'``. Strips are looked
+    (``favours_kernels``), and ``'strip'``. Strips are looked
     at once; before a form runs that reads what was found then, they are
     compared with those that were looked at, so that a change in any way is
     seen.

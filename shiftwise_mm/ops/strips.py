@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .capability import has_avx2_only
+from shiftwise_mm.kernels.capability import has_avx2_only
+
 from .linear import onednn_takes
 from .masks import has_values
 from .spec import ShiftSpec

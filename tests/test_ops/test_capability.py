@@ -4,8 +4,7 @@ import io
 
 import pytest
 from helpers import pretend_cpu
-
-from shiftwise_mm.ops import capability
+from shiftwise_mm.kernels import capability
 
 ZEN4 = """processor\t: 0
 vendor_id\t: AuthenticAMD
@@ -17,19 +16,19 @@ WINDOWS = 'AMD64 Family 25 Model 97 Stepping 2, AuthenticAMD'
 
 
 @pytest.mark.parametrize('cpuinfo, identifier, expected', [
-    (ZEN4, '', 25),
-    (ZEN4.replace('25', '26'), '', 26),  # Zen 5
+    (ZEN4, '', ('AuthenticAMD', 25)),
+    (ZEN4.replace('25', '26'), '', ('AuthenticAMD', 26)),  # Zen 5
     (ZEN4.replace('25', '6').replace('AuthenticAMD', 'GenuineIntel'), '',
-     None),
-    (ZEN4.replace('25', '26').replace('AuthenticAMD', 'GenuineIntel'), '',
-     None),
-    ('processor\t: 0\nBogoMIPS\t: 50\n', '', None),  # Arm
-    (None, WINDOWS, 25),
-    (None, WINDOWS.replace('25', '26'), 26),
-    (None, 'Intel64 Family 6 Model 26 Stepping 7, GenuineIntel', None),
-    (None, '', None),
+     ('GenuineIntel', 6)),
+    (ZEN4.replace('AuthenticAMD', 'CentaurHauls'), '', ('', 0)),
+    ('processor\t: 0\nBogoMIPS\t: 50\n', '', ('', 0)),  # Arm
+    (None, WINDOWS, ('AuthenticAMD', 25)),
+    (None, WINDOWS.replace('25', '26'), ('AuthenticAMD', 26)),
+    (None, 'Intel64 Family 6 Model 26 Stepping 7, GenuineIntel',
+     ('GenuineIntel', 6)),
+    (None, '', ('', 0)),
 ])
-def test_the_family(cpuinfo, identifier, expected, monkeypatch):
+def test_vendor_and_family(cpuinfo, identifier, expected, monkeypatch):
     def opened(path, *args, **kwargs):
         assert path == '/proc/cpuinfo'
         if cpuinfo is None:
@@ -39,7 +38,7 @@ def test_the_family(cpuinfo, identifier, expected, monkeypatch):
     monkeypatch.setenv('PROCESSOR_IDENTIFIER', identifier)
     with monkeypatch.context() as context:
         context.setattr(builtins, 'open', opened)
-        found = capability._amd_family()
+        found = capability._maker()
     assert found == expected
 
 
@@ -54,12 +53,18 @@ def test_what_rules_ask(name, only, whole, zen5, kernels, monkeypatch):
     assert capability.has_512_bit_units() is whole
     assert capability.has_zen5_vectors() is zen5
     assert capability.favours_kernels() is kernels
+    assert capability.sums_take_units_of_products() is (name == 'AVX512')
 
 
-@pytest.mark.parametrize('family', [23, 25, 26])
-def test_torch_may_be_told_to_use_less(family, monkeypatch):
+@pytest.mark.parametrize('vendor, family', [
+    ('AuthenticAMD', 23), ('AuthenticAMD', 25), ('AuthenticAMD', 26),
+    ('GenuineIntel', 6)])
+def test_torch_may_be_told_to_use_less(vendor, family, monkeypatch):
     pretend_cpu(monkeypatch, 'AVX2')
-    monkeypatch.setattr(capability, 'AMD_FAMILY', family)
+    monkeypatch.setattr(capability, 'VENDOR', vendor)
+    monkeypatch.setattr(capability, 'FAMILY', family)
+    assert capability.sums_take_units_of_products() is (
+        vendor == 'GenuineIntel')
     assert capability.has_avx2_only() and capability.favours_kernels()
     assert not capability.has_512_bit_units()
     assert not capability.has_zen5_vectors()

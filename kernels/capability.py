@@ -7,14 +7,16 @@ import re
 import torch
 
 __all__ = ['has_avx2_only', 'has_avx512', 'has_512_bit_units',
-           'has_zen5_vectors', 'favours_kernels']
+           'has_zen5_vectors', 'sums_take_units_of_products',
+           'favours_kernels']
 
 _FAMILY = re.compile(r'family\s*:?\s*(\d+)', re.IGNORECASE)
+_VENDOR = re.compile('AuthenticAMD|GenuineIntel')
 _ZEN4, _ZEN5 = 25, 26  # families; of the first only Zen 4 has AVX-512
 
 
-def _amd_family() -> int | None:
-    """The family of a CPU of AMD, else None."""
+def _maker() -> tuple[str, int]:
+    """Vendor and family of an x86 CPU of AMD or Intel, else ``('', 0)``."""
     # Windows: 'AMD64 Family 25 Model 97 Stepping 2, AuthenticAMD'
     name = os.environ.get('PROCESSOR_IDENTIFIER', '')
     try:
@@ -22,15 +24,15 @@ def _amd_family() -> int | None:
             name += file.read(1000)  # its first processor
     except OSError:
         pass
-    family = _FAMILY.search(name)
-    if 'AuthenticAMD' not in name or family is None:
-        return None
-    return int(family[1])
+    vendor, family = _VENDOR.search(name), _FAMILY.search(name)
+    if vendor is None or family is None:
+        return '', 0
+    return vendor[0], int(family[1])
 
 
 # Looked up here: compilers read a constant, but no operator of torch's own.
 VECTORS = torch.backends.cpu.get_cpu_capability()
-AMD_FAMILY = _amd_family() if VECTORS == 'AVX512' else None
+VENDOR, FAMILY = _maker()
 
 
 def has_avx2_only() -> bool:
@@ -47,14 +49,23 @@ def has_512_bit_units() -> bool:
     """Whether this is a CPU that computes AVX-512 in whole vectors: Zen 4
     does so in halves, and its peak is that of AVX2.
     """
-    return has_avx512() and AMD_FAMILY != _ZEN4
+    return has_avx512() and not (VENDOR == 'AuthenticAMD' and FAMILY == _ZEN4)
 
 
 def has_zen5_vectors() -> bool:
     """Whether this is a CPU of AMD that computes AVX-512 in whole vectors, as
     Zen 5 does: MKL leaves half of them unused.
     """
-    return has_avx512() and AMD_FAMILY is not None and AMD_FAMILY >= _ZEN5
+    return has_avx512() and VENDOR == 'AuthenticAMD' and FAMILY >= _ZEN5
+
+
+def sums_take_units_of_products() -> bool:
+    """Whether a sum takes the place of a product, as on Intel's CPUs with
+    AVX2 or AVX-512: one fused operation takes half of the time of both. AMD's
+    have units of their own for sums, and a fused operation takes longer than
+    either.
+    """
+    return VENDOR == 'GenuineIntel' and VECTORS in ('AVX2', 'AVX512')
 
 
 def favours_kernels() -> bool:
