@@ -1,7 +1,7 @@
-r"""GELU and global response normalisation in one launch, on the CPU.
+r"""A bias, GELU and global response normalisation in one launch, on the CPU.
 
 .. math::
-    y = \mathrm{GELU}(x), \quad
+    y_{pc} = \mathrm{GELU}(x_{pc} + b_c), \quad
     z_{pc} = y_{pc} \left(1 + \gamma_c
     \frac{\lVert y_{\cdot c} \rVert_2}{\bar g + \epsilon}\right)
 
@@ -41,15 +41,16 @@ def _kernel(lanes: int):
     vec, activate = types.vec, gelu()
 
     @ti.func
-    def squares(x: ti.template(), frm, to, vectors, sums: ti.template(), own):
-        """GELU of ``x``, and the sums of its squares over the places."""
+    def squares(x: ti.template(), bias: ti.template(), frm, to, vectors,
+                sums: ti.template(), own):
+        """GELU of ``x + bias``, and its sums of squares over the places."""
         for v in range(vectors):
             sums[own + v] = vec(0.0)
         for place in range(frm, to):
             row = place * vectors
             for v in range(vectors):
                 at, total = (row + v) & INDEX, (own + v) & INDEX
-                y = activate(x[at])
+                y = activate(x[at] + bias[v])
                 x[at] = y
                 sums[total] = sums[total] + y * y  # += would be atomic
 
@@ -101,6 +102,7 @@ def _kernel(lanes: int):
     @ti.kernel
     def gelu_grn(
             x: types.Vectors,  # (images, places, vectors)
+            bias: types.Vectors,  # (vectors,)
             gamma: types.Vectors,  # (vectors,)
             sums: types.Vectors,  # (images, parts, vectors)
             # Parts of each image that ended, whether its factors are there,
@@ -122,7 +124,8 @@ def _kernel(lanes: int):
                 frm = image * places + part * places // parts
                 to = image * places + (part + 1) * places // parts
                 if second == 0:
-                    squares(x, frm, to, vectors, sums, own + part * vectors)
+                    squares(x, bias, frm, to, vectors, sums,
+                            own + part * vectors)
                     if ti.atomic_add(counts[image], 1) == parts - 1:
                         factors(gamma, sums, own, vectors, parts, eps[0])
                         ti.atomic_add(counts[images + image], 1)
@@ -176,13 +179,13 @@ def reason(elements: int, channels: int, device: torch.device) -> str | None:
     return runtime.vector_reason(device)
 
 
-def gelu_grn_(x: Tensor, gamma: Tensor, eps: float) -> Tensor:
-    """GELU (exact) and GRN in the memory of ``x``, without gradients.
+def gelu_grn_(x: Tensor, bias: Tensor, gamma: Tensor, eps: float) -> Tensor:
+    """A bias, GELU (exact) and GRN in the memory of ``x``, no gradients.
 
     Args:
         x (Tensor): f32 ``(B, H, W, C)`` on the CPU, contiguous, at a whole
             vector's address; see :func:`reason`.
-        gamma (Tensor): f32, ``C`` elements.
+        bias, gamma (Tensor): f32, ``C`` elements.
         eps (float): Added to the mean of the norms.
 
     Returns:
@@ -191,10 +194,11 @@ def gelu_grn_(x: Tensor, gamma: Tensor, eps: float) -> Tensor:
     B, H, W, C = x.shape
     lanes = lanes_within(C)
     plan = _plan(B, H * W, C, eps, lanes)
-    if gamma.data_ptr() % (4 * lanes):
-        gamma = gamma.clone()
+    bias, gamma = (t.clone() if t.data_ptr() % (4 * lanes) else t
+                   for t in (bias, gamma))
     with runtime.launching(x.device):
         launcher.call(_kernel(lanes), x.view(-1, lanes),
-                      gamma.view(-1, lanes), plan.sums, plan.counts, plan.eps,
-                      B, H * W, C // lanes, plan.parts, kept=plan.kept)
+                      bias.view(-1, lanes), gamma.view(-1, lanes), plan.sums,
+                      plan.counts, plan.eps, B, H * W, C // lanes, plan.parts,
+                      kept=plan.kept)
     return x

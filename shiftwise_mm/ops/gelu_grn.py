@@ -28,26 +28,26 @@ def gelu_grn_is_faster(x: Tensor, channels: int) -> bool:
             and kernels.reason(elements, channels, x.device) is None)
 
 
-def gelu_grn_(x: Tensor, gamma: Tensor, eps: float) -> Tensor:
-    r"""GELU (exact), then global response normalisation, in place.
+def gelu_grn_(x: Tensor, bias: Tensor, gamma: Tensor, eps: float) -> Tensor:
+    r"""A bias, GELU (exact), then global response normalisation, in place.
 
     .. math::
-        y = \mathrm{GELU}(x), \quad z_c = y_c \left(1 + \gamma_c
+        y = \mathrm{GELU}(x + b), \quad z_c = y_c \left(1 + \gamma_c
         \frac{\lVert y_c \rVert_2}{\bar g + \epsilon}\right)
 
     with the norms over the places of an image, :math:`\bar g` their mean over
     its channels; without gradients. Source: ConvNeXt V2 (arXiv 2301.00808).
 
     Args:
-        x (Tensor): float32 ``(B, H, W, C)``, fresh from a linear layer of
+        x (Tensor): float32 ``(B, H, W, C)``, fresh from a product of
             which :func:`gelu_grn_is_faster` is true.
-        gamma (Tensor): float32, ``C`` elements.
+        bias, gamma (Tensor): float32, ``C`` elements.
         eps (float): Added to the mean of the norms.
 
     Returns:
         Tensor: ``x``.
     """
-    return kernels.gelu_grn_(x, gamma, eps)
+    return kernels.gelu_grn_(x, bias, gamma, eps)
 
 
 def training_is_faster(*tensors: Tensor) -> bool:

@@ -4,7 +4,7 @@ torch gives the product of a linear layer to MKL, which on some CPUs leaves
 half of the vector width unused (AMD's with AVX-512), while oneDNN, which
 ``torch.compile`` uses for the same layer, does not. Both are in torch; this is
 the way to oneDNN without compiling, with gradients. With AVX2 alone MKL is
-faster (``docs/performance.md``).
+faster, with Intel's AVX-512 where no bias follows (``docs/performance.md``).
 """
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from shiftwise_mm.kernels.capability import (
+    has_512_bit_units,
     has_avx2_only,
     has_avx512,
     has_zen5_vectors,
@@ -23,7 +24,7 @@ from shiftwise_mm.kernels.capability import (
 
 from .operator import operator
 
-__all__ = ['linear', 'linear_onto', 'inference_linear',
+__all__ = ['linear', 'linear_onto', 'inference_product',
            'inference_linear_onto', 'product', 'product_over_rows',
            'onednn_takes', 'stored_for_inference']
 
@@ -107,10 +108,18 @@ def onednn_takes(x: Tensor, weight: Tensor) -> bool:
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor:
-    r""":math:`x W^T` of any strides, as :func:`linear`."""
-    if onednn_takes(x, weight) and not has_avx2_only():
+    r""":math:`x W^T` of any strides, by the faster library as well.
+
+    That is MKL with Intel's AVX-512 too, where no bias follows: it would copy
+    that first, and add to it.
+    """
+    if onednn_takes(x, weight) and not _mkl_multiplies():
         return _linear(x, weight, None, False)
     return F.linear(x, weight)
+
+
+def _mkl_multiplies() -> bool:
+    return has_avx2_only() or has_512_bit_units() and not has_zen5_vectors()
 
 
 def product_over_rows(a: Tensor, b: Tensor) -> Tensor:
@@ -199,11 +208,11 @@ def _added_onto(base: Tensor, x: Tensor, weight: Tensor,
     return out
 
 
-def inference_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """:func:`linear` where nobody looks into a call, and oneDNN takes it."""
-    if has_avx2_only():
-        return F.linear(x, weight, bias)
-    return _pointwise(x, weight, bias, False)
+def inference_product(x: Tensor, weight: Tensor) -> Tensor:
+    """:func:`product` where nobody looks into a call, and oneDNN takes it."""
+    if _mkl_multiplies():
+        return F.linear(x, weight)
+    return _pointwise(x, weight, None, False)
 
 
 def inference_linear_onto(base: Tensor, x: Tensor, weight: Tensor,

@@ -21,11 +21,11 @@ SHAPES = [(4, 14, 14, 64), (1, 1, 1, 16), (3, 5, 7, 48), (70, 1, 2, 16),
 def make(shape):
     generator = torch.Generator().manual_seed(sum(shape))
     x = 3 * torch.randn(shape, generator=generator)
-    return x, torch.randn(1, 1, 1, shape[-1], generator=generator)
+    return x, *torch.randn(2, shape[-1], generator=generator)
 
 
-def expected(x, gamma, eps):
-    y = F.gelu(x.double())
+def expected(x, bias, gamma, eps):
+    y = F.gelu(x.double() + bias.double())
     norm = y.square().sum((1, 2), keepdim=True).sqrt()
     return y * (1 + gamma.double() * norm / (norm.mean(-1, keepdim=True) +
                                              eps))
@@ -36,11 +36,11 @@ def expected(x, gamma, eps):
 def test_against_double_precision(shape, width, poison, monkeypatch):
     monkeypatch.setattr(memory, 'vector_lanes', lambda: width)
     for eps in (1e-6, 3.):
-        x, gamma = make(shape)
-        out = kernels.gelu_grn_(x.clone(), gamma, eps)
-        assert_near(out, expected(x, gamma, eps))
-    again = kernels.gelu_grn_(2 * x, -gamma, eps)
-    assert_near(again, expected(2 * x, -gamma, eps))
+        x, bias, gamma = make(shape)
+        out = kernels.gelu_grn_(x.clone(), bias, gamma, eps)
+        assert_near(out, expected(x, bias, gamma, eps))
+    again = kernels.gelu_grn_(2 * x, -bias, -gamma, eps)
+    assert_near(again, expected(2 * x, -bias, -gamma, eps))
 
 
 @pytest.mark.parametrize('patience', [0, 1])
@@ -49,10 +49,10 @@ def test_what_is_put_off_is_done(patience, poison, monkeypatch):
     kernels._kernel.cache_clear()
     try:
         for shape in SHAPES:
-            x, gamma = make(shape)
+            x, *weights = make(shape)
             for _ in range(3):
-                assert_near(kernels.gelu_grn_(x.clone(), gamma, 1e-6),
-                            expected(x, gamma, 1e-6))
+                assert_near(kernels.gelu_grn_(x.clone(), *weights, 1e-6),
+                            expected(x, *weights, 1e-6))
     finally:
         kernels._kernel.cache_clear()
 
@@ -62,33 +62,34 @@ def test_gelu_alone():
                         torch.tensor([0., -0., 1e4, -1e4, 1e15, -1e15])])
     x = torch.zeros(1, 1, -(-len(values) // 16), 16)
     x.view(-1)[:len(values)] = values
-    out = kernels.gelu_grn_(x.clone(), torch.zeros(16), 1e-6).view(-1)
+    zeros = torch.zeros(2, 16)
+    out = kernels.gelu_grn_(x.clone(), *zeros, 1e-6).view(-1)
     wanted = F.gelu(values.double())
     error = (out[:len(values)].double() - wanted).abs()
     assert (error <= 4e-7 * values.abs().clamp(min=1)).all()
-    nan = kernels.gelu_grn_(torch.full((1, 1, 1, 16), float('nan')),
-                            torch.zeros(16), 1e-6)
+    nan = kernels.gelu_grn_(torch.full((1, 1, 1, 16), float('nan')), *zeros,
+                            1e-6)
     assert nan.isnan().all()
 
 
 def test_results_do_not_depend_on_the_threads():
-    x, gamma = make((2, 31, 8, 80))
+    x, *weights = make((2, 31, 8, 80))
     threads = torch.get_num_threads()
     outs = []
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            outs.append(kernels.gelu_grn_(x.clone(), gamma, 1e-6))
+            outs.append(kernels.gelu_grn_(x.clone(), *weights, 1e-6))
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(outs[0], outs[1]) and torch.equal(outs[0], outs[2])
 
 
-def test_gamma_where_no_vector_starts():
-    x, gamma = make(SHAPES[0])
-    moved = torch.cat([gamma[..., :1], gamma], -1)[..., 1:]
-    assert_near(kernels.gelu_grn_(x.clone(), moved, 1e-6),
-                expected(x, gamma, 1e-6))
+def test_weights_where_no_vector_starts():
+    x, *weights = make(SHAPES[0])
+    moved = [torch.cat([w[:1], w])[1:] for w in weights]
+    assert_near(kernels.gelu_grn_(x.clone(), *moved, 1e-6),
+                expected(x, *weights, 1e-6))
 
 
 @pytest.mark.parametrize('elements, channels, words', [

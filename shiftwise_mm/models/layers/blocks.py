@@ -7,7 +7,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from shiftwise_mm.ops.gelu_grn import gelu_grn_, gelu_grn_is_faster
-from shiftwise_mm.ops.linear import linear, linear_onto
+from shiftwise_mm.ops.linear import linear, linear_onto, product
 
 from .dilated_reparam import DilatedReparamConv2d
 from .drop_path import DropPath
@@ -230,10 +230,11 @@ class UniRepBlock(_Block):
         """``act(pwconv1(y))`` in one memory, without gradients."""
         first, grn = self.pwconv1[1], self.act[1]
         y = self.pwconv1[0](y)
-        fused = grn.beta is None and gelu_grn_is_faster(y, first.out_features)
-        y = linear(y, first.weight, first.bias, gelu=not fused)
-        return (gelu_grn_(y, grn.gamma, grn.eps) if fused
-                else grn.forward_(y))
+        if first.bias is not None and grn.beta is None and \
+                gelu_grn_is_faster(y, first.out_features):
+            return gelu_grn_(product(y, first.weight), first.bias, grn.gamma,
+                             grn.eps)
+        return grn.forward_(linear(y, first.weight, first.bias, gelu=True))
 
     @torch.no_grad()
     def switch_to_deploy(self) -> None:

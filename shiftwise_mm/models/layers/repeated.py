@@ -13,7 +13,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from shiftwise_mm.ops.gelu_grn import gelu_grn_, gelu_grn_is_faster
-from shiftwise_mm.ops.linear import inference_linear, inference_linear_onto
+from shiftwise_mm.ops.linear import inference_linear_onto, inference_product
 from shiftwise_mm.ops.masks import is_plain_inference
 from shiftwise_mm.ops.prepared import input_case, may_repeat
 from shiftwise_mm.ops.strip_pair import PreparedStrips
@@ -55,6 +55,7 @@ class RepeatedCalls:
         mixer, first = block.mixer, block.pwconv1[1]
         if not (is_plain(mixer, ShiftWiseConv2d)
                 and is_plain(block.norm, nn.Identity)
+                and first.bias is not None
                 and is_plain_inference(x)
                 and gelu_grn_is_faster(x.permute(0, 2, 3, 1),
                                        first.out_features)):
@@ -94,7 +95,8 @@ class _Call:
 
     def __call__(self, x: Tensor) -> Tensor:
         y = self._strips.launch(x).permute(0, 2, 3, 1).contiguous()
-        y = inference_linear(y, *self._first)
-        y = gelu_grn_(y, self._gamma, self._grn.eps)
+        weight, bias = self._first
+        y = inference_product(y, weight)
+        y = gelu_grn_(y, bias, self._gamma, self._grn.eps)
         out = inference_linear_onto(x.permute(0, 2, 3, 1), y, *self._second)
         return out.permute(0, 3, 1, 2)
