@@ -12,6 +12,7 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import signal
 import socket
 import sys
@@ -19,29 +20,12 @@ import types
 from pathlib import Path
 
 import numpy as np
-from mmengine.config import config
-from yapf.yapflib import yapf_api
 
 # For their time only: each program imports what it uses as ever.
 for module in ('cv2', 'matplotlib.pyplot', 'mmengine.runner',
                'mmengine.visualization', 'mmcv.ops', 'mmcv.transforms'):
     with contextlib.suppress(ModuleNotFoundError):  # not all have mmcv
         importlib.import_module(module)
-
-
-def remember_formatted_code() -> None:
-    """mmengine formats the same config five times a run."""
-    format_code, known = yapf_api.FormatCode, {}
-
-    def remembering(text, **options):
-        key = text, repr(options)
-        if key not in known:
-            known[key] = format_code(text, **options)
-        return known[key]
-
-    yapf_api.FormatCode = remembering  # where mmengine's fork finds it
-    if hasattr(config, 'FormatCode'):
-        config.FormatCode = remembering
 
 
 def serve(requests: socket.socket) -> list[str]:
@@ -97,6 +81,8 @@ def run(command: list[str]) -> None:
 
 if __name__ == '__main__':
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # none is waited for
-    remember_formatted_code()
+    remembered = runpy.run_path(Path(__file__).with_name('remembered.py'))
+    remembered['remember_formatted_code']()
+    remembered['remember_metafiles']()
     gc.freeze()
     run(serve(socket.socket(fileno=int(sys.argv[1]))))
