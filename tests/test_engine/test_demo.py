@@ -40,21 +40,27 @@ def last_line(done):
     return json.loads(last.removeprefix('demo: '))
 
 
-@pytest.mark.parametrize('options, run', [
-    (('--form', 'auto'), run_fresh),
-    pytest.param(('--form', 'shift'), run_forked, marks=pytest.mark.slow),
-    (('--backbone', 'resnet18'), run_forked)],
-    ids=['form auto', 'form shift', 'resnet18'])
-def test_the_tool_trains_and_reports(options, run, shapes, tmp_path):
-    done = run_demo_tool('--data', shapes, '--iters', 3, *options,
-                         cwd=tmp_path, run=run)
+@pytest.fixture(scope='module')
+def trained(shapes, tmp_path_factory):
+    """The folder of a short run, and what it printed."""
+    folder = tmp_path_factory.mktemp('trained')
+    return folder, run_demo_tool('--data', shapes, '--iters', 3, '--form',
+                                 'auto', cwd=folder, run=run_fresh)
+
+
+@pytest.mark.parametrize('options', [
+    None, pytest.param(('--form', 'shift'), marks=pytest.mark.slow),
+    ('--backbone', 'resnet18')], ids=['form auto', 'form shift', 'resnet18'])
+def test_the_tool_trains_and_reports(options, shapes, trained, tmp_path):
+    folder, done = trained if options is None else (tmp_path, run_demo_tool(
+        '--data', shapes, '--iters', 3, *options, cwd=tmp_path))
     assert done.returncode == 0, done.stderr[-3000:]
     result = last_line(done)
     assert list(result) == ['bbox_mAP', 'bbox_mAP_50', 'seconds',
                             'checkpoint', 'pictures']
     assert 0 <= result['bbox_mAP'] <= result['bbox_mAP_50'] <= 1
-    assert (tmp_path / result['checkpoint']).is_file()
-    pictures = sorted((tmp_path / result['pictures']).iterdir())
+    assert (folder / result['checkpoint']).is_file()
+    pictures = sorted((folder / result['pictures']).iterdir())
     assert len(pictures) == 5
     # Truth and detections side by side.
     assert cv2.imread(str(pictures[0])).shape == (96, 256, 3)
@@ -93,13 +99,17 @@ def test_the_interval_of_masks_fits_the_length(iters, interval, shapes,
     assert cfg.pretty_text == dense.pretty_text
 
 
-def test_resume_continues_a_run(shapes, tmp_path):
-    args = ('--data', shapes, '--work-dir', tmp_path, '--iters')
-    half = run_demo_tool(*args, 2, cwd=tmp_path)
+def test_resume_continues_a_run(shapes, trained, tmp_path):
+    folder, half = trained
     assert half.returncode == 0, half.stderr[-3000:]
+    checkpoint = folder / last_line(half)['checkpoint']
+    shutil.copy(checkpoint, tmp_path)
+    (tmp_path / 'last_checkpoint').write_text(
+        str(tmp_path / checkpoint.name))  # as mmengine names it
+    args = ('--data', shapes, '--work-dir', tmp_path, '--iters')
     done = run_demo_tool(*args, 4, '--resume', cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert 'resumed epoch: 0, iter: 2' in done.stdout + done.stderr
+    assert 'resumed epoch: 0, iter: 3' in done.stdout + done.stderr
     resumed = torch.load(tmp_path / 'iter_4.pth')
     assert resumed['meta']['iter'] == 4
     assert resumed['optimizer']['state'][0]['step'] == 4

@@ -56,18 +56,24 @@ def last_line(done):
     return json.loads(last.removeprefix('demo-seg: '))
 
 
-@pytest.mark.parametrize('form', [
+@pytest.fixture(scope='module', params=[
     'auto', pytest.param('shift', marks=pytest.mark.slow)])
-def test_the_tool_trains_and_reports(form, masks, tmp_path):
-    done = run_tool('--data', masks, '--iters', 3, '--form', form,
-                    cwd=tmp_path, run=run_fresh)
+def trained(request, masks, tmp_path_factory):
+    """The folder of a short run of either form, and what it printed."""
+    folder = tmp_path_factory.mktemp('trained')
+    return folder, run_tool('--data', masks, '--iters', 3, '--form',
+                            request.param, cwd=folder, run=run_fresh)
+
+
+def test_the_tool_trains_and_reports(trained):
+    folder, done = trained
     result = last_line(done)
     assert list(result) == ['mIoU', 'seconds', 'checkpoint', 'pictures']
     assert 0 <= result['mIoU'] <= 1
     assert 'classes none, circle, square, triangle, ring' in done.stdout
-    weights = torch.load(tmp_path / result['checkpoint'])['state_dict']
+    weights = torch.load(folder / result['checkpoint'])['state_dict']
     assert weights['decode_head.conv_seg.weight'].shape[0] == 5
-    pictures = sorted((tmp_path / result['pictures']).iterdir())
+    pictures = sorted((folder / result['pictures']).iterdir())
     assert len(pictures) == 5
     # Truth and prediction side by side.
     assert cv2.imread(str(pictures[0])).shape == (96, 256, 3)
@@ -89,11 +95,10 @@ def test_a_sparse_run(masks, tmp_path):
     assert all(s.masked for s in report.tap_sets)
 
 
-def test_the_truth_is_on_the_left(masks, tmp_path):
+def test_the_truth_is_on_the_left(trained, masks):
     """Its shapes are painted where the label map has them."""
-    done = run_tool('--data', masks, '--iters', 1, cwd=tmp_path)
-    folder = tmp_path / last_line(done)['pictures']
-    for picture in folder.iterdir():
+    folder, done = trained
+    for picture in (folder / last_line(done)['pictures']).iterdir():
         left = cv2.imread(str(picture))[:, :128].astype(int)
         labels = cv2.imread(
             str(masks / 'annotations/val' / f'{picture.stem}.png'), -1)
