@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from helpers import ROOT
+from processes import run_forked
 from segmentor import make_segmentor
 
 from shiftwise_mm.engine.inputs import InputError
@@ -61,18 +62,20 @@ def segmentor(tmp_path_factory):
 
 
 def run(segmentor, processes, work, *options):
-    command = [sys.executable, '-P', str(ROOT / 'tools/train.py'),
-               'sparse.py'] if processes == 1 else [
-        'bash', str(ROOT / 'tools/dist_train.sh'), 'sparse.py',
-        str(processes)]
-    batch = f'train_dataloader.batch_size={4 // processes}'
-    done = subprocess.run(
-        [*command, '--work-dir', str(work), *options, '--cfg-options', batch,
-         'val_cfg=None', 'val_dataloader=None', 'val_evaluator=None'],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        cwd=segmentor, timeout=600, env={
-            **os.environ, 'PYTHONPATH': str(segmentor),
-            'PYTHON': sys.executable})
+    args = ['--work-dir', str(work), *options, '--cfg-options',
+            f'train_dataloader.batch_size={4 // processes}', 'val_cfg=None',
+            'val_dataloader=None', 'val_evaluator=None']
+    env = {**os.environ, 'PYTHONPATH': str(segmentor),
+           'PYTHON': sys.executable}
+    if processes == 1:
+        done = run_forked(ROOT / 'tools/train.py', 'sparse.py', *args,
+                          cwd=segmentor, env=env, merge=True)
+    else:
+        done = subprocess.run(
+            ['bash', str(ROOT / 'tools/dist_train.sh'), 'sparse.py',
+             str(processes), *args], stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, cwd=segmentor, timeout=600,
+            env=env)
     assert done.returncode == 0, done.stdout[-5000:]
     return [torch.load(work / f'rank{rank}.pth', weights_only=True)
             for rank in range(processes)]
