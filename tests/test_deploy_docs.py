@@ -20,6 +20,7 @@ COMMANDS = [line for block in re.findall(r'```bash\n(.+?)```', TEXT, re.S)
             for line in block.splitlines()]
 
 
+@pytest.mark.slow  # each tool has shorter tests: deploy, test, export_onnx
 def test_the_commands_run(tmp_path):
     """One after the other, on the demo's config and a small data set."""
     for name in 'tools', 'configs':

@@ -125,6 +125,7 @@ def test_sync_bn_is_reverted_in_one_process(segmentor, trained):
     assert log.count('automatically reverted to BatchNormXd') == 1
 
 
+@pytest.mark.slow  # as the segmentor above, in four times its time
 def test_a_detector_as_by_mmdets_own_tool(tmp_path):
     make_shapes_dataset(tmp_path / 'data/shapes', num_train=4, num_val=4,
                         image_size=(128, 96))
@@ -162,7 +163,7 @@ def test_a_classifier(tmp_path):
     """A config without a scope, made a recipe as its head says."""
     make_image_folder(tmp_path / 'data', CLASSES)
     (tmp_path / 'mine.py').write_text(CLASSIFICATION)
-    log = train('mine.py', cwd=tmp_path, run=run_fresh)
+    log = train('mine.py', cwd=tmp_path)
     assert 'accuracy/top1' in log
     assert (tmp_path / 'work_dirs/mine/epoch_1.pth').is_file()
 
