@@ -66,6 +66,8 @@ def train_and_test(config, base, work):
     if NOTHING_FOUND not in log or cfg.default_scope == 'mmseg':
         check_metrics(scalars[-1], names)
     checkpoint, = (work / 'train').glob('[ei]*_*.pth')  # epoch or iter
+    if cfg.default_scope == 'mmseg':  # at twelve sizes, as ADE20K's TTA is
+        given.append('test_dataloader.dataset.indices=1')
     log = run_tool('test.py', config, checkpoint, '--tta', '--work-dir',
                    work / 'test', *given, *no_limits(cfg), cwd=base)
     file, = (work / 'test').glob('*/*.json')
