@@ -7,10 +7,9 @@ from importlib.util import find_spec
 import pytest
 import torch
 from miniature import miniature  # noqa: F401  a fixture
-from remembered import remember_formatted_code, remember_metafiles
+from remembered import remember_all
 
-remember_formatted_code()
-remember_metafiles()
+remember_all()
 
 # Where mmengine alone is installed (tools/test_pythons.py).
 collect_ignore = [] if find_spec('mmdet') else [

@@ -81,8 +81,6 @@ def run(command: list[str]) -> None:
 
 if __name__ == '__main__':
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # none is waited for
-    remembered = runpy.run_path(Path(__file__).with_name('remembered.py'))
-    remembered['remember_formatted_code']()
-    remembered['remember_metafiles']()
+    runpy.run_path(Path(__file__).with_name('remembered.py'))['remember_all']()
     gc.freeze()
     run(serve(socket.socket(fileno=int(sys.argv[1]))))
