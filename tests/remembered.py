@@ -35,6 +35,8 @@ def remember_formatted_code() -> None:
 
 def remember_metafiles() -> None:
     """mmengine reads all of a library's for each base like ``mmseg::``."""
+    if not hasattr(utils, 'load'):  # a fork may read them otherwise
+        return
     load, known = utils.load, {}
 
     def remembering(file, *args, **options):
