@@ -32,7 +32,7 @@ def _maker() -> tuple[str, int]:
 
 # Looked up here: compilers read a constant, but no operator of torch's own.
 VECTORS = torch.backends.cpu.get_cpu_capability()
-VENDOR, FAMILY = _maker()
+VENDOR, FAMILY = _maker() if VECTORS in ('AVX2', 'AVX512') else ('', 0)
 
 
 def has_avx2_only() -> bool:
@@ -61,9 +61,8 @@ def has_zen5_vectors() -> bool:
 
 def sums_take_units_of_products() -> bool:
     """Whether a sum takes the place of a product, as on Intel's CPUs with
-    AVX2 or AVX-512: one fused operation takes half of the time of both. AMD's
-    have units of their own for sums, and a fused operation takes longer than
-    either.
+    AVX2 or AVX-512: kernels with fused operations were faster there. AMD's
+    have units of their own for sums; that was not measured there.
     """
     return VENDOR == 'GenuineIntel' and VECTORS in ('AVX2', 'AVX512')
 

@@ -133,6 +133,20 @@ def test_deployed_networks_take_it(launches):
         assert_near(out, reference, 1e-4)
 
 
+def test_blocks_without_a_bias_are_left_to_torch(launches):
+    net, x = network(), torch.randn(2, 3, 64, 96)
+    for module in net.modules():
+        if isinstance(module, blocks.UniRepBlock):
+            module.pwconv1[1].bias = None
+    wanted = net.double()(x.double())
+    net.float()
+    with torch.no_grad():
+        for _ in range(2):  # the second as a call like an earlier one
+            for out, reference in zip(net(x), wanted, strict=True):
+                assert_near(out, reference, 1e-4)
+    assert not launches
+
+
 def test_who_looks_or_differentiates_sees_torch(launches):
     net, x = network(), torch.randn(1, 3, 64, 64)
     net(x)
